@@ -1,0 +1,1 @@
+"""Supervised finetuning and preference training (paper §3 and appendix C)."""

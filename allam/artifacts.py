@@ -1,0 +1,289 @@
+"""Artifacts: folders addressed by the key of what makes them, done when and only when their manifest stands.
+
+    <root>/<kind>/<first 16 digits of key>/
+        job.json        what the worker runs: kind, version, config, inputs
+        ...             the stage's outputs
+        work/           scratch that survives a crash, so that the stage resumes; removed after the manifest is written
+        log.txt, progress.json, error.json      for people; not part of the result
+        manifest.json   written last, by an atomic rename
+
+`key = sha256(canonical JSON of {kind, version, config, inputs})`, so that a plan knows every key before anything runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from allam.errors import ArtifactError, UserError
+
+MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK = (
+    "manifest.json", "job.json", "log.txt", "progress.json", "error.json", ".lock", "work")
+NOT_OUTPUT = {MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK}
+KEY_DIGITS_IN_PATH = 16
+
+
+# --- identity --------------------------------------------------------------------------------------------------------------------
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces. Raises `TypeError` on whatever has no single spelling (sets, NaN, objects, non-text keys)."""
+    _refuse_ambiguous(value, "value")
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _refuse_ambiguous(value: Any, where: str) -> None:
+    if value is None or isinstance(value, (bool, int, str)):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{where} is {value}, which has no place in a key")
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r}; only text keys have one order and one spelling")
+            _refuse_ambiguous(item, f"{where}.{key}")
+        return
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _refuse_ambiguous(item, f"{where}[{i}]")
+        return
+    raise TypeError(f"{where} is a {type(value).__name__}, which has no canonical form; use numbers, text, lists and mappings")
+
+
+def artifact_key(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The SHA-256 (64 hexadecimal digits) of what makes an artifact; `inputs` maps the name of each input to its key."""
+    text = canonical_json({"kind": kind, "version": version, "config": dict(config), "inputs": dict(inputs)})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- writing --------------------------------------------------------------------------------------------------------------------
+
+def fsync_folder(folder: Path) -> None:
+    """Makes renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` atomically as indented JSON; NaN and infinities are refused, since they are not JSON."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- manifests ------------------------------------------------------------------------------------------------------------------
+
+class OutputFile(BaseModel):
+    """A file of an artifact: size in bytes and SHA-256."""
+
+    model_config = ConfigDict(extra="forbid")
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What stands in manifest.json. `inputs` maps names to {"kind", "key"}; `metrics` is what the stage's `run` returned."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    kind: str
+    version: int
+    key: str
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    outputs: dict[str, OutputFile]
+    metrics: dict[str, Any]
+    started_at: str
+    seconds: float
+    peak_memory_bytes: int
+    world_size: int
+    versions: dict[str, str]
+    git_revision: str | None = None
+    adopted_from: str | None = None
+
+
+@dataclass(frozen=True)
+class ArtifactRef:
+    """A small pointer to an artifact: what a Prefect task returns."""
+
+    kind: str
+    key: str
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """`kind/key`, the key shortened as in the folder's name."""
+        return f"{self.kind}/{self.key[:KEY_DIGITS_IN_PATH]}"
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an artifact's folder, or None where the artifact isn't done. Raises `ArtifactError` on a damaged one."""
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"the manifest {folder / MANIFEST} is damaged: {error}", _DAMAGED) from None
+    try:
+        return Manifest.model_validate_json(text)
+    except ValueError as error:
+        raise ArtifactError(f"the manifest {folder / MANIFEST} is damaged: {str(error).splitlines()[0]}", _DAMAGED) from None
+
+
+_DAMAGED = "remove this folder and run the same command again; what stands upstream of it is reused"
+
+
+def output_files(folder: Path) -> list[Path]:
+    """The files that count as an artifact's result, as sorted paths relative to its folder."""
+    found = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+    return sorted(p for p in found if p.parts[0] not in NOT_OUTPUT and not p.name.endswith(".tmp"))
+
+
+def checksum_outputs(folder: Path) -> dict[str, OutputFile]:
+    """Sizes and checksums of all outputs, each file made durable on the way."""
+    outputs = {}
+    for relative in output_files(folder):
+        path = folder / relative
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        outputs[relative.as_posix()] = OutputFile(size=path.stat().st_size, sha256=file_sha256(path))
+    return outputs
+
+
+def commit(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest, which makes the artifact done, then removes the scratch folder."""
+    for child in {folder, *(folder / p for p in manifest.outputs)}:
+        fsync_folder(child if child.is_dir() else child.parent)
+    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    (folder / ERROR).unlink(missing_ok=True)
+
+
+def clear_outputs(folder: Path) -> None:
+    """Removes half-written outputs before a stage runs again; `work/` and the logs stay."""
+    for child in folder.iterdir():
+        if child.name in NOT_OUTPUT - {ERROR}:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Holds the artifact's lock; waits while another worker makes it. The kernel releases it when its holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_being_made(folder: Path) -> bool:
+    """Whether a live worker holds the artifact's lock."""
+    if not (folder / LOCK).exists():
+        return False
+    with open(folder / LOCK, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+# --- the store ------------------------------------------------------------------------------------------------------------------
+
+class Store:
+    """All artifacts below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+
+    def folder(self, kind: str, key: str) -> Path:
+        """Where the artifact with this key lies or will lie."""
+        return self.root / kind / key[:KEY_DIGITS_IN_PATH]
+
+    def ref(self, kind: str, key: str) -> ArtifactRef:
+        """The pointer to an artifact, done or not."""
+        return ArtifactRef(kind, key, self.folder(kind, key))
+
+    def manifest(self, kind: str, key: str) -> Manifest | None:
+        """The manifest of a done artifact, or None. Raises `ArtifactError` where the folder belongs to another key."""
+        found = read_manifest(self.folder(kind, key))
+        if found is not None and found.key != key:
+            raise ArtifactError(f"{self.folder(kind, key)} holds the artifact {found.key}, not {key}", _DAMAGED)
+        return found
+
+    def folders(self) -> list[Path]:
+        """Every artifact's folder, done or not, sorted."""
+        return sorted(p.parent for p in self.root.glob(f"*/*/{JOB}"))
+
+    def find(self, prefix: str) -> Path:
+        """The folder of the one artifact whose key (or `kind/key`) begins with `prefix`."""
+        kind, _, key = prefix.rpartition("/")
+        matches = [p for p in self.folders() if p.name.startswith(key[:KEY_DIGITS_IN_PATH]) and kind in ("", p.parent.name)]
+        if len(matches) == 1:
+            return matches[0]
+        if not matches:
+            raise UserError(f"no artifact {prefix!r} below {self.root}", "`allam ls` lists those that are there")
+        raise UserError(f"{prefix!r} fits {len(matches)} artifacts: {', '.join(f'{p.parent.name}/{p.name}' for p in matches)}",
+                        "give more digits of the key")
+
+    def verify(self, folder: Path) -> list[str]:
+        """What differs between an artifact's files and its manifest, one line each; an empty list where all is well."""
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return ["manifest.json: missing, the artifact is not done"]
+        problems = []
+        if artifact_key(manifest.kind, manifest.version, manifest.config,
+                        {name: ref["key"] for name, ref in manifest.inputs.items()}) != manifest.key:
+            problems.append("manifest.json: the key doesn't follow from kind, version, config and inputs")
+        for relative, expected in manifest.outputs.items():
+            path = folder / relative
+            if not path.is_file():
+                problems.append(f"{relative}: missing")
+            elif path.stat().st_size != expected.size:
+                problems.append(f"{relative}: {path.stat().st_size} bytes, {expected.size} in the manifest")
+            elif file_sha256(path) != expected.sha256:
+                problems.append(f"{relative}: content differs from its checksum")
+        unknown = {p.as_posix() for p in output_files(folder)} - set(manifest.outputs)
+        problems += [f"{relative}: not in the manifest" for relative in sorted(unknown)]
+        return problems

@@ -1,0 +1,1 @@
+"""Chat templates and the encoding of conversations with their assistant mask."""

@@ -1,0 +1,97 @@
+"""What the data stages need to know (paper §2.1). Imports pydantic and the standard library only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from allam.section import FileRef, HeldOut, Section, assumed, paper
+
+FilterName = Literal["language", "too_short", "spam", "stop_words"]
+PAPER_FILTERS: tuple[FilterName, ...] = ("language", "too_short", "spam", "stop_words")
+PROSE_FILTERS: tuple[FilterName, ...] = ("language", "too_short")
+DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]  # allam.documents.Domain, without its pyarrow
+
+
+class SourceConfig(Section):
+    """One source of documents: where its files are, how to read them, and what they are."""
+
+    path: str = assumed("sources are files", "path or glob below `data.root`; files are read in sorted order")
+    language: Literal["en", "ar"] = paper("2.1", "language of the source; the language filter drops documents in any other")
+    domain: DomainName = paper("2.1, Table 1", "row of Table 1 that the source counts towards")
+    kind: Literal["natural", "translated"] = paper("2.1", "`translated` text is mixed and reported apart from natural text", "natural")
+    format: Literal["auto", "jsonl", "parquet", "text"] = assumed("most files say it by their ending", "file format; `auto` goes by the file's ending (.gz, .zst and .xz are unpacked)", "auto")
+    text_field: str = assumed("the most common name", "field that holds the text (JSON Lines, Parquet)", "text")
+    id_field: str = assumed("the most common name", "field that holds the id; where it is absent, the id is `<source>-<number>`", "id")
+    url_field: str = assumed("the most common name", "field that holds the URL, if any", "url")
+    id_prefix: str = assumed("ids of two sources may collide", "put before each id", "")
+    translation_of_field: str = assumed("translations name their source", "field that holds the id of the English original", "translation_of")
+    translation_of_prefix: str = assumed("matches the original's id_prefix", "put before each original's id", "")
+    filters: tuple[FilterName, ...] | None = paper(
+        "2.1", "filters in the order in which they run; null: all four for web text, language and length for other prose, none for code and math", None)
+    licence: str | None = assumed("kept with every document to the end", "licence of the source", None)
+    max_documents: int | None = assumed("for trials", "read at most so many documents, from the start", None, ge=1)
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files found, with their checksums; not written by hand", ())
+
+    @model_validator(mode="after")
+    def _a_translation_is_arabic(self) -> SourceConfig:
+        if self.kind == "translated" and self.language != "ar":
+            raise ValueError("kind 'translated' needs language 'ar': the paper translates English into Arabic (section 2.1)")
+        return self
+
+    @property
+    def filter_names(self) -> tuple[FilterName, ...]:
+        """The filters of this source, its own or those of its domain."""
+        if self.filters is not None:
+            return self.filters
+        return PAPER_FILTERS if self.domain == "web" else () if self.domain in ("code", "math") else PROSE_FILTERS
+
+
+class IngestConfig(Section):
+    """Reading raw files into the document schema."""
+
+    sources: dict[str, SourceConfig] = assumed("taken from data.sources", "natural and translated sources, by name", {})
+    shards: int = assumed("part of identity, so that the number of workers changes nothing", "shards of each source", 1, ge=1, le=99999)
+    max_set_aside_share: float = assumed("a damaged source should stop a run", "share of broken records of a source above which the stage fails", 0.05, ge=0, le=1)
+
+
+class FilterConfig(Section):
+    """The paper's quality filters (§2.1). Thresholds of spam and stop words are ours: the paper gives none."""
+
+    sources: dict[str, SourceConfig] = assumed("taken from data.sources", "sources, by name", {})
+    min_language_score: float = paper("2.1", "documents with a lower language-identification score are dropped; this score itself is kept", 0.95, ge=0, le=1)
+    language_model_sha256: str = assumed("the model decides what is kept, so it is identity", "SHA-256 of the fastText model lid.176.ftz",
+                                         "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83")
+    min_words: int = paper("2.1", "documents with fewer words (split at white space) are dropped", 30, ge=0)
+    max_spam_ratio: float = assumed("the paper names no threshold", "share of words in repeated lines, links, hashtags or one over-used word above which a document is spam", 0.3, ge=0, le=1)
+    min_stop_word_ratio: float = assumed("the paper names no threshold", "prose has function words: documents with a smaller share are lists", 0.05, ge=0, le=1)
+    max_stop_word_ratio: float = assumed("the paper names no threshold", "documents with a larger share of stop words say nothing", 0.75, ge=0, le=1)
+
+
+class DedupConfig(Section):
+    """Duplicate URLs and exact duplicates (§2.1); fuzzy matching was found too harsh there."""
+
+    url: bool = paper("2.1", "drop documents whose normalised URL was met before", True)
+    exact: bool = paper("2.1", "drop documents whose text, in its comparison form, was met before", True)
+
+
+class TranslateConfig(Section):
+    """Translated text, with the link to its English source (§2.1)."""
+
+    sources: dict[str, SourceConfig] = assumed("taken from data.sources", "translated sources, by name", {})
+    drop_orphans: bool = paper("2.1", "drop translations whose English source was not kept: the paper's sources are part of its English data", True)
+    min_length_ratio: float = assumed("Arabic is about as long as English in characters", "characters of the translation over those of its source", 0.3, gt=0)
+    max_length_ratio: float = assumed("Arabic is about as long as English in characters", "characters of the translation over those of its source", 3.0, gt=0)
+
+
+class DataConfig(Section):
+    """From raw files to a curated corpus."""
+
+    root: str | None = assumed("where files lie is no part of identity", "folder below which all paths of the recipe lie; null: the sample that ships in the package", None)
+    sources: dict[str, SourceConfig] = paper("2.1", "the sources of text, by name")
+    held_out: HeldOut = assumed("the paper doesn't say", "documents kept out of training and tokenizers, for bits per byte", HeldOut())
+    ingest: IngestConfig = assumed("sections are stages", "reading raw files", IngestConfig())
+    filter: FilterConfig = paper("2.1", "quality filters", FilterConfig())
+    dedup: DedupConfig = paper("2.1", "duplicates", DedupConfig())
+    translate: TranslateConfig = paper("2.1", "translated text", TranslateConfig())

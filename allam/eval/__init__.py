@@ -1,0 +1,1 @@
+"""Benchmarks, judge, votes and Elo (paper §4 and appendix D)."""

@@ -1,0 +1,56 @@
+"""What the evaluation stages need to know (paper §4, D). Imports pydantic and the standard library only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from allam.section import FileRef, Section, assumed, paper
+
+
+class BenchmarkConfig(Section):
+    """One local benchmark: a JSON Lines file of items."""
+
+    path: str = paper("4.1", "JSON Lines file below `data.root`")
+    type: Literal["multiple_choice", "generation"] = paper("4.1", "scored by the likelihood of each choice, or by exact match of a generated answer")
+    language: Literal["en", "ar"] = paper("4.1", "language of the items")
+    shots: int = paper("4.1, Table 4", "examples before each item", 0, ge=0)
+    limit: int | None = assumed("for trials", "use the first so many items", None, ge=1)
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the file with its checksum", ())
+
+
+class BenchmarksConfig(Section):
+    """lm-eval on local benchmarks, and bits per byte, for one model."""
+
+    benchmarks: dict[str, BenchmarkConfig] = paper("4.1", "benchmarks by name", {})
+    max_new_tokens: int = assumed("short answers", "longest generated answer in tokens", 24, ge=1)
+    chat: bool = assumed("set by the pipeline for aligned models", "wrap each generation question in the chat template", False)
+
+
+class JudgeConfig(Section):
+    """Open questions answered by the models and scored (§4.2)."""
+
+    questions: tuple[str, ...] = paper("4.2", "JSON Lines files of open questions below `data.root`", ())
+    endpoint: str | None = paper("4.2", "base URL of an OpenAI-compatible server that judges; null: chrF against references, under that name", None)
+    judge_model: str | None = paper("4.2", "name of the judge's model on that server (the paper's is GPT-4)", None)
+    max_new_tokens: int = assumed("short answers", "longest answer in tokens", 64, ge=1)
+    seed: int = assumed("any", "seed of the order shown to the judge", 0)
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
+
+
+class VotesConfig(Section):
+    """Elo ratings from people's votes (§4.3)."""
+
+    path: str | None = paper("4.3", "JSON Lines of votes below `data.root`; null: none yet", None)
+    k: float = assumed("the paper gives none; the resulting ratings are close to 1,000 in its Table 7", "step of one comparison", 4.0, gt=0)
+    initial: float = paper("4.3, Table 7", "rating of a model before its first comparison", 1000.0)
+    permutations: int = assumed("Elo depends on the order of comparisons", "random orders that the rating is averaged over", 200, ge=1)
+    seed: int = assumed("any", "seed of the orders", 0)
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
+
+
+class EvalConfig(Section):
+    """Evidence that the model got better."""
+
+    benchmarks: BenchmarksConfig = paper("4.1", "automatic evaluation", BenchmarksConfig())
+    judge: JudgeConfig = paper("4.2", "evaluation by a judge", JudgeConfig())
+    votes: VotesConfig = paper("4.3", "human evaluation", VotesConfig())

@@ -1,0 +1,94 @@
+"""External files: found below the data root, named by relative path and content, so that new files are an explicit change.
+
+`<recipe>.lock.json` beside a recipe (written by `allam lock`) fixes the list with its checksums; without it the files are found and hashed when
+planning, with a cache by size and modification time in the store.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from allam.artifacts import file_sha256, write_json
+from allam.errors import UserError
+from allam.section import FileRef
+
+MISSING = "missing"
+
+
+class FileTable:
+    """Finds the files behind a recipe's paths. `problems` collects what is missing, as (recipe field, message)."""
+
+    def __init__(self, root: Path, cache_file: Path | None = None, lock_file: Path | None = None) -> None:
+        self.root = root
+        self.problems: list[tuple[str, str]] = []
+        self.found: dict[str, FileRef] = {}
+        self._cache_file = cache_file
+        self._cache: dict[str, list[object]] = _read(cache_file)
+        self._locked = {path: FileRef(path=path, **entry) for path, entry in _read(lock_file).get("files", {}).items()} if lock_file else {}
+        self._lock_file = lock_file if self._locked else None
+        self._changed = False
+
+    def resolve(self, field: str, pattern: str) -> tuple[FileRef, ...]:
+        """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path."""
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise UserError(f"{field}: the path {pattern!r} leaves the data root", "give a path below data.root")
+        if self._lock_file is not None:
+            locked = tuple(ref for path, ref in sorted(self._locked.items()) if Path(path).match(pattern) or path.startswith(f"{pattern}/"))
+            if locked:
+                self.found.update({ref.path: ref for ref in locked})
+                return locked
+        target = self.root / pattern
+        paths = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else list(self.root.glob(pattern))
+        paths = sorted(p for p in paths if p.is_file())
+        if not paths:
+            self.problems.append((field, f"no file at {target}"))
+            return (FileRef(path=pattern, sha256=MISSING, size=0),)
+        refs = tuple(self._reference(path) for path in paths)
+        self.found.update({ref.path: ref for ref in refs})
+        return refs
+
+    def _reference(self, path: Path) -> FileRef:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        cached = self._cache.get(str(path))
+        if cached is None or cached[:2] != stamp:
+            cached = [*stamp, file_sha256(path)]
+            self._cache[str(path)] = cached
+            self._changed = True
+        return FileRef(path=path.relative_to(self.root).as_posix(), sha256=str(cached[2]), size=status.st_size)
+
+    def save(self) -> None:
+        """Keeps the checksums for the next plan."""
+        if self._cache_file is not None and self._changed:
+            write_json(self._cache_file, self._cache)
+
+
+def write_lock(path: Path, table: FileTable) -> None:
+    """Writes the lock file: every external file of the recipe with its checksum and size."""
+    write_json(path, {"files": {ref.path: {"sha256": ref.sha256, "size": ref.size} for ref in sorted(table.found.values(), key=lambda r: r.path)}})
+
+
+def lock_path(recipe_file: Path) -> Path:
+    """Where the lock file of a recipe lies."""
+    return recipe_file.with_suffix(".lock.json")
+
+
+def check_file(root: Path, ref: FileRef) -> Path:
+    """The path of an external file, once its size and checksum are found to be those of the plan; raises `UserError` otherwise."""
+    path = root / ref.path
+    if not path.is_file():
+        raise UserError(f"the file {path} is missing", "put it there, or change the path in the recipe")
+    if path.stat().st_size != ref.size or file_sha256(path) != ref.sha256:
+        raise UserError(f"the file {path} has changed since the plan was made", "run again to plan with the new content (or `allam lock` where a lock file stands)")
+    return path
+
+
+def _read(path: Path | None) -> dict:  # type: ignore[type-arg]
+    if path is None or not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}", "remove it; it will be made anew") from None
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,1 @@
+"""Starting workers and watching them: on this machine now, by a scheduler later."""

@@ -1,0 +1,247 @@
+"""The whole method in one place: which stages a recipe needs, what each takes from the others, and the key of each result.
+
+Read from top to bottom it is the paper: curate the corpus (§2.1), merge an Arabic tokenizer into the base's and give its new tokens
+embeddings (§2.2), continue pretraining on both languages, or first pretrain from scratch on English (§2.3), finetune and align (§3), evaluate (§4).
+Nothing heavy is imported here: a plan needs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from allam.align.config import CurateConfig, DpoConfig, ReviewConfig, SampleConfig, SftConfig
+from allam.artifacts import artifact_key
+from allam.data.config import DedupConfig, FilterConfig, IngestConfig, SourceConfig, TranslateConfig
+from allam.errors import UserError, did_you_mean
+from allam.eval.config import BenchmarksConfig, JudgeConfig, VotesConfig
+from allam.files import FileTable
+from allam.recipe import Recipe
+from allam.section import Section
+from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig, FertilityConfig, MergedTokenizerConfig
+from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, PackConfig, PhaseConfig, PretrainStageConfig
+
+
+class ExportConfig(Section):
+    """The final model as a folder for transformers; nothing to choose yet."""
+
+
+class ReportConfig(Section):
+    """The HTML report; everything it says comes from its inputs."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of stage: the module whose `run(config, inputs, out)` makes it. `version` is bumped when its output changes."""
+
+    area: str
+    module: str
+    config: type[Section]
+    version: int = 1
+    ranks: bool = False  # runs on all ranks of the cluster profile, not on one process
+
+
+STAGES: dict[str, Stage] = {
+    "ingest": Stage("data", "allam.data.ingest", IngestConfig),
+    "filter": Stage("data", "allam.data.filter", FilterConfig),
+    "dedup": Stage("data", "allam.data.dedup", DedupConfig),
+    "translate": Stage("data", "allam.data.translate", TranslateConfig),
+    "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
+    "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),
+    "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig),
+    "fertility": Stage("tokenizer", "allam.tokenizer.fertility", FertilityConfig),
+    "pack": Stage("train", "allam.train.pack", PackConfig),
+    "mix": Stage("train", "allam.train.mix", MixStageConfig),
+    "import_model": Stage("train", "allam.train.import_model", ImportConfig),
+    "pretrain": Stage("train", "allam.train.pretrain", PretrainStageConfig, ranks=True),
+    "extend": Stage("train", "allam.train.extend", ExtendConfig),
+    "continue": Stage("train", "allam.train.pretrain", PretrainStageConfig, ranks=True),
+    "curate": Stage("align", "allam.align.curate", CurateConfig),
+    "sft": Stage("align", "allam.align.sft", SftConfig, ranks=True),
+    "sample": Stage("align", "allam.align.sample", SampleConfig),
+    "review": Stage("align", "allam.align.review", ReviewConfig),
+    "dpo": Stage("align", "allam.align.dpo", DpoConfig, ranks=True),
+    "export": Stage("train", "allam.train.export", ExportConfig),
+    "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig),
+    "judge": Stage("eval", "allam.eval.judge", JudgeConfig),
+    "votes": Stage("eval", "allam.eval.votes", VotesConfig),
+    "report": Stage("report", "allam.report.build", ReportConfig),
+}
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of a plan. `inputs` maps the stage's names of its inputs to the names of the stages that make them."""
+
+    name: str
+    kind: str
+    config: Section
+    inputs: dict[str, str]
+    key: str
+    root: Path  # of external files; execution, not identity
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def stage(self) -> Stage:
+        """The kind's row in `STAGES`."""
+        return STAGES[self.kind]
+
+    @property
+    def config_data(self) -> dict[str, Any]:
+        """The configuration as it enters the key."""
+        return self.config.model_dump(mode="json")
+
+
+class Plan:
+    """The stages of a recipe in an order in which they can run."""
+
+    def __init__(self, recipe: Recipe, root: Path) -> None:
+        self.recipe = recipe
+        self.root = root
+        self.specs: dict[str, StageSpec] = {}
+
+    def add(self, name: str, config: Section, inputs: dict[str, str] | None = None, kind: str | None = None,
+            problems: tuple[str, ...] = ()) -> str:
+        """Adds a stage whose inputs are already in the plan; returns its name."""
+        kind, inputs = kind or name, inputs or {}
+        key = artifact_key(kind, STAGES[kind].version, config.model_dump(mode="json"), {k: self.specs[v].key for k, v in inputs.items()})
+        self.specs[name] = StageSpec(name, kind, config, inputs, key, self.root, problems)
+        return name
+
+    def upstream(self, name: str) -> list[StageSpec]:
+        """The stage and everything that it needs, in the plan's order."""
+        if name not in self.specs:
+            raise UserError(f"the recipe {self.recipe.name!r} has no stage {name!r}", did_you_mean(name, self.specs))
+        needed, waiting = set(), [name]
+        while waiting:
+            current = waiting.pop()
+            if current not in needed:
+                needed.add(current)
+                waiting += self.specs[current].inputs.values()
+        return [spec for spec in self.specs.values() if spec.name in needed]
+
+
+def data_root(recipe: Recipe) -> Path:
+    """The folder below which the recipe's paths lie."""
+    if recipe.data.root is None:
+        return Path(__file__).parent / "sample" / "data"
+    return Path(recipe.data.root).expanduser().resolve()
+
+
+def make_plan(recipe: Recipe, cache_file: Path | None = None, lock_file: Path | None = None) -> Plan:
+    """All stages of the recipe with their keys. Missing files don't stop a plan: they stand in the stages' `problems`."""
+    plan, files = Plan(recipe, data_root(recipe)), FileTable(data_root(recipe), cache_file, lock_file)
+    _data(plan, files)
+    _tokenizer(plan, files)
+    trained = _train(plan, files)
+    aligned = _align(plan, files)
+    plan.add("export", ExportConfig(), {"model": "dpo", "tokenizer": "merged_tokenizer"})
+    _evaluate(plan, files, trained + aligned)
+    plan.add("report", ReportConfig(), {name: name for name in plan.specs})
+    files.save()
+    return plan
+
+
+def _files(files: FileTable, where: str, *paths: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`files=` for a config, and the problems met."""
+    before = len(files.problems)
+    found = tuple(ref for path in paths for ref in files.resolve(where, path))
+    return {"files": found}, tuple(f"{where}: {message}" for where, message in files.problems[before:])
+
+
+def _data(plan: Plan, files: FileTable) -> None:
+    """§2.1: web text and other sources are read, filtered and deduplicated; translated text keeps the link to its English source."""
+    data, problems, sources = plan.recipe.data, [], {}
+    for name, source in data.sources.items():
+        found, missing = _files(files, f"data.sources.{name}.path", source.path)
+        sources[name] = source.model_copy(update=found)
+        problems += missing
+    natural = {name: source for name, source in sources.items() if source.kind == "natural"}
+    translated = {name: source for name, source in sources.items() if source.kind == "translated"}
+    plan.add("ingest", data.ingest.model_copy(update={"sources": sources}), problems=tuple(problems))
+    plan.add("filter", data.filter.model_copy(update={"sources": _without_files(natural)}), {"documents": "ingest"})
+    plan.add("dedup", data.dedup, {"documents": "filter"})
+    plan.add("translate", data.translate.model_copy(update={"sources": _without_files(translated)}), {"documents": "ingest", "originals": "dedup"})
+
+
+def _without_files(sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+    return {name: source.model_copy(update={"files": ()}) for name, source in sources.items()}
+
+
+def _tokenizer(plan: Plan, files: FileTable) -> None:
+    """§2.2: the base's tokenizer, an Arabic-only one, the two merged, and the fertility of the three."""
+    config, held_out = plan.recipe.tokenizer, {"held_out": plan.recipe.data.held_out}
+    corpus = {"natural": "dedup", "translated": "translate"}
+    if config.base.model is not None:
+        found, problems = _files(files, "tokenizer.base.model", config.base.model)
+        plan.add("base_tokenizer", config.base.model_copy(update=found), problems=problems)
+    else:
+        plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "dedup"})
+    plan.add("arabic_tokenizer", config.arabic.model_copy(update=held_out), corpus)
+    plan.add("merged_tokenizer", config.merged, {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
+    plan.add("fertility", config.fertility, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer", "merged": "merged_tokenizer"})
+
+
+def _train(plan: Plan, files: FileTable) -> list[str]:
+    """§2.2 and 2.3: a base model, imported or pretrained on English; embeddings for the new tokens; then both languages."""
+    train, recipe = plan.recipe.train, plan.recipe
+    corpus = {"natural": "dedup", "translated": "translate"}
+    pack = train.pack.model_copy(update={"held_out": recipe.data.held_out})
+    plan.add("pack", pack, corpus | {"tokenizer": "merged_tokenizer"})
+    if train.import_model is not None:
+        found, problems = _files(files, "train.import_model.model", train.import_model.model)
+        base = plan.add("import_model", train.import_model.model_copy(update=found), {"tokenizer": "base_tokenizer"}, problems=problems)
+    else:
+        assert train.pretrain is not None
+        tokenizer, packed = "merged_tokenizer", "pack"
+        if not train.from_scratch:
+            tokenizer = "base_tokenizer"
+            packed = plan.add("pack_base", pack.model_copy(update={"languages": ("en",)}), corpus | {"tokenizer": tokenizer}, kind="pack")
+        plan.add("mix_base", _mix(train.pretrain), {"pack": packed}, kind="mix")
+        base = plan.add("pretrain", PretrainStageConfig(model=train.model, phase=train.pretrain),
+                        {"tokenizer": tokenizer, "pack": packed, "mix": "mix_base", "held_out": "pack"})
+    trained = [base]
+    if not train.from_scratch:
+        trained.append(plan.add("extend", train.extend, {"model": base, "base_tokenizer": "base_tokenizer", "tokenizer": "merged_tokenizer"}))
+    plan.add("mix", _mix(train.continued), {"pack": "pack"})
+    plan.add("continue", PretrainStageConfig(model=train.model, phase=train.continued),
+             {"model": trained[-1], "tokenizer": "merged_tokenizer", "pack": "pack", "mix": "mix", "held_out": "pack"})
+    return [*trained, "continue"]
+
+
+def _mix(phase: PhaseConfig) -> MixStageConfig:
+    return MixStageConfig(**phase.mix.model_dump(), tokens=phase.tokens, sequence_length=phase.sequence_length, global_batch=phase.global_batch)
+
+
+def _align(plan: Plan, files: FileTable) -> list[str]:
+    """§3: supervised finetuning, rejected samples from the model, people's verdicts, preference training."""
+    align, tokenizer = plan.recipe.align, {"tokenizer": "merged_tokenizer"}
+    found, problems = _files(files, "align.curate.path", align.curate.path)
+    plan.add("curate", align.curate.model_copy(update=found), problems=problems)
+    plan.add("sft", align.sft, {"model": "continue", "conversations": "curate"} | tokenizer)
+    found, problems = _files(files, "align.sample.path", align.sample.path)
+    plan.add("sample", align.sample.model_copy(update=found), {"model": "sft"} | tokenizer, problems=problems)
+    found, problems = _files(files, "align.review.decisions", *([align.review.decisions] if align.review.decisions else []))
+    plan.add("review", align.review.model_copy(update=found), {"candidates": "sample"}, problems=problems)
+    plan.add("dpo", align.dpo, {"model": "sft", "pairs": "review"} | tokenizer)
+    return ["sft", "dpo"]
+
+
+def _evaluate(plan: Plan, files: FileTable, models: list[str]) -> None:
+    """§4: benchmarks and bits per byte before and after each training stage; a judge; people's votes."""
+    config, benchmarks, problems = plan.recipe.eval, {}, []
+    for name, benchmark in config.benchmarks.benchmarks.items():
+        found, missing = _files(files, f"eval.benchmarks.benchmarks.{name}.path", benchmark.path)
+        benchmarks[name] = benchmark.model_copy(update=found)
+        problems += missing
+    for model in models:
+        tokenizer = plan.specs[model].inputs["tokenizer"]
+        chat = model in ("sft", "dpo")
+        plan.add(f"benchmarks_{model}", config.benchmarks.model_copy(update={"benchmarks": benchmarks, "chat": chat}),
+                 {"model": model, "tokenizer": tokenizer, "held_out": "pack"}, kind="benchmarks", problems=tuple(problems))
+    found, missing = _files(files, "eval.judge.questions", *config.judge.questions)
+    judged = ["continue", "sft", "dpo"]
+    plan.add("judge", config.judge.model_copy(update=found), {"tokenizer": "merged_tokenizer"} | {name: name for name in judged}, problems=missing)
+    found, missing = _files(files, "eval.votes.path", *([config.votes.path] if config.votes.path else []))
+    plan.add("votes", config.votes.model_copy(update=found), problems=missing)

@@ -1,0 +1,71 @@
+"""Progress of a stage, written by the process that does the work and read by whoever watches it.
+
+The worker sets `ALLAM_PROGRESS` to a file in the artifact's folder; the launcher reads that file, draws a line in the terminal and updates
+the artifact in Prefect's UI. Without the variable (a test, a notebook) nothing is written. Only rank 0 reports.
+
+    with Progress("documents", total=1200) as progress:
+        progress.update(10, kept=9)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+MIN_SECONDS_BETWEEN_WRITES = 0.5
+
+
+class Progress:
+    """Counts units of work of one named part of a stage; `total` may be None where it is not known beforehand."""
+
+    def __init__(self, unit: str, total: int | None = None, done: int = 0, what: str = "") -> None:
+        target = os.environ.get("ALLAM_PROGRESS")
+        self.path = Path(target) if target and os.environ.get("RANK", "0") == "0" else None
+        self.unit, self.total, self.done, self.what = unit, total, done, what
+        self.started_at, self.done_at_start = time.time(), done
+        self.info: dict[str, Any] = {}
+        self._written = 0.0
+        self._write()
+
+    def update(self, n: int = 1, **info: Any) -> None:
+        """Adds `n` units; `info` (numbers or short strings, such as loss=2.31) is shown beside the count."""
+        self.done += n
+        self.info.update(info)
+        if time.time() - self._written >= MIN_SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.time()
+        if self.path is None:
+            return
+        elapsed = max(self._written - self.started_at, 1e-9)
+        rate = (self.done - self.done_at_start) / elapsed
+        left = (self.total - self.done) / rate if self.total is not None and rate > 0 else None
+        state = {"what": self.what, "unit": self.unit, "done": self.done, "total": self.total, "rate": rate,
+                 "seconds_left": left, "info": self.info, "time": self._written}
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        try:  # a view, not a result: a full disk here must not hide the stage's own error
+            temporary.write_text(json.dumps(state))
+            temporary.replace(self.path)
+        except OSError:
+            pass
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._write()
+
+
+def track(items: Iterable[T], unit: str, total: int | None = None, what: str = "") -> Iterator[T]:
+    """Yields `items`, counting each one as a unit of progress."""
+    with Progress(unit, total, what=what) as progress:
+        for item in items:
+            yield item
+            progress.update()

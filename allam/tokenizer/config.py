@@ -1,0 +1,49 @@
+"""What the tokenizer stages need to know (paper §2.2). Imports pydantic and the standard library only."""
+
+from __future__ import annotations
+
+from allam.section import FileRef, HeldOut, Section, assumed, paper
+
+
+class BaseTokenizerConfig(Section):
+    """The English-centred tokenizer to extend: read from a SentencePiece model, or trained on the corpus's English."""
+
+    model: str | None = paper("2.2", "SentencePiece model (`tokenizer.model`) below `data.root`, such as Llama 2's; null: train one here", None)
+    vocab_size: int = assumed("a stand-in for Llama 2's 32,000", "pieces of a tokenizer trained here", 1024, ge=300)
+    max_sentences: int = assumed("bounded memory", "lines of text to train on, at most", 200_000, ge=1)
+    seed: int = assumed("any", "seed of the sample of lines", 0)
+    held_out: HeldOut = assumed("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the model file with its checksum", ())
+
+
+class ArabicTokenizerConfig(Section):
+    """An Arabic-only SentencePiece BPE tokenizer with byte fallback."""
+
+    vocab_size: int = assumed("the paper gives no size; 32,000 doubles Llama 2's vocabulary", "pieces, bytes included", 1024, ge=300)
+    max_sentences: int = assumed("bounded memory", "lines of text to train on, at most", 200_000, ge=1)
+    character_coverage: float = assumed("bytes take the rest", "share of characters that get a piece", 0.9995, gt=0, le=1)
+    seed: int = assumed("any", "seed of the sample of lines", 0)
+    held_out: HeldOut = assumed("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
+
+
+class MergedTokenizerConfig(Section):
+    """The base tokenizer with the Arabic pieces that it lacks."""
+
+    arabic_script_only: bool = assumed("pieces such as '..' would change how English and code are cut", "add only pieces made of Arabic letters, marks and punctuation", True)
+    pad_to_multiple: int = assumed("tensor cores like multiples of 64", "the vocabulary is padded to a multiple of this", 64, ge=1)
+
+
+class FertilityConfig(Section):
+    """Tokens a word for English, Arabic and code over the three tokenizers (Figure 1)."""
+
+    max_documents: int = paper("2.2", "documents of the subsample of the corpus, for each language and code", 2000, ge=1)
+    seed: int = assumed("any", "seed of the subsample", 0)
+
+
+class TokenizerConfig(Section):
+    """The three tokenizers and their comparison."""
+
+    base: BaseTokenizerConfig = paper("2.2", "the tokenizer to extend", BaseTokenizerConfig())
+    arabic: ArabicTokenizerConfig = paper("2.2", "the Arabic-only tokenizer", ArabicTokenizerConfig())
+    merged: MergedTokenizerConfig = paper("2.2", "the merged tokenizer", MergedTokenizerConfig())
+    fertility: FertilityConfig = paper("2.2", "the comparison", FertilityConfig())

@@ -1,0 +1,155 @@
+"""What the training stages need to know (paper §2.1 to 2.3, C.2, H). Imports pydantic and the standard library only."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import model_validator
+
+from allam.section import FileRef, HeldOut, Section, assumed, paper
+
+ComponentName = Literal["en", "ar", "ar_translated"]
+DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
+
+
+def _must_sum_to_one(what: str, shares: dict[str, float]) -> None:
+    total = math.fsum(shares.values())
+    if shares and abs(total - 1) > 5e-4:
+        raise ValueError(f"{what} sum to {total:.4f}, not 1: change {', '.join(f'{k}={v:g}' for k, v in shares.items())}")
+    if any(v < 0 for v in shares.values()):
+        raise ValueError(f"{what} hold a negative share")
+
+
+class ModelConfig(Section):
+    """The shape of a decoder-only Llama. The vocabulary's size comes from the tokenizer."""
+
+    hidden_size: int = assumed("Llama 2's where one is imported", "width of the residual stream", 128, ge=8)
+    layers: int = assumed("Llama 2's where one is imported", "transformer blocks", 4, ge=1)
+    heads: int = assumed("Llama 2's where one is imported", "attention heads", 4, ge=1)
+    kv_heads: int = assumed("Llama 2's where one is imported", "key and value heads (grouped-query attention)", 4, ge=1)
+    intermediate_size: int = assumed("about 8/3 of the width", "width of the feed-forward layer", 344, ge=8)
+    max_positions: int = assumed("Llama 2's 4,096", "longest sequence in tokens", 4096, ge=8)
+    rope_theta: float = assumed("Llama 2's", "base of the rotary frequencies", 10000.0, gt=0)
+    tied_embeddings: bool = assumed("Llama 2's are untied", "input and output embeddings share one matrix", False)
+    norm_eps: float = assumed("Llama 2's", "epsilon of RMSNorm", 1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} must be heads ({self.heads}) times an even number")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+class PackConfig(Section):
+    """Documents to tokens, once for each tokenizer."""
+
+    languages: tuple[ComponentName, ...] = assumed("the base model sees English only", "components to pack", ("en", "ar", "ar_translated"))
+    held_out: HeldOut = assumed("taken from data.held_out", "documents kept out of training, for bits per byte", HeldOut())
+    held_out_bytes: int = assumed("bounds the cost of evaluation", "UTF-8 bytes of held-out text for each component, at most", 200_000, ge=1)
+
+
+class MixConfig(Section):
+    """Which share of tokens comes from which language, kind and domain (Table 1)."""
+
+    components: dict[ComponentName, float] = paper("2.1, Figure 4", "shares of tokens of natural English, natural Arabic and translated Arabic")
+    domains: dict[ComponentName, dict[DomainName, float]] = paper("2.1, Table 1", "shares of domains within each component; each sums to 1")
+    max_epochs: float = assumed("repeating text more often stops to help (Muennighoff et al. 2023)", "a domain that the budget would repeat more often is refused by name", 4.0, gt=0)
+    seed: int = assumed("any", "seed of the order of sequences", 0)
+
+    @model_validator(mode="after")
+    def _shares_sum(self) -> MixConfig:
+        _must_sum_to_one("the shares in `components`", dict(self.components))
+        for component, share in self.components.items():
+            if share > 0 and component not in self.domains:
+                raise ValueError(f"component {component!r} has a share of {share:g} but no row in `domains`")
+        for component, domains in self.domains.items():
+            _must_sum_to_one(f"the shares in `domains.{component}`", dict(domains))
+        return self
+
+
+class MixStageConfig(MixConfig):
+    """A mix with the budget of the phase that reads it (filled in by the pipeline)."""
+
+    tokens: int = assumed("taken from the phase", "tokens to plan for", ge=1)
+    sequence_length: int = assumed("taken from the phase", "tokens of one sequence", ge=2)
+    global_batch: int = assumed("taken from the phase; the last step is full", "sequences of one step", ge=1)
+
+
+class OptimizerConfig(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: float = paper("2.2", "peak learning rate; continued pretraining keeps the base model's final one, constant", 3e-5, gt=0)
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = paper("2.2", "shape of the learning rate after warm-up", "constant")
+    final_learning_rate: float = assumed("used by all schedules but constant", "learning rate at the last step", 0.0, ge=0)
+    warmup_steps: int = assumed("the paper found warm-up of little effect", "steps from 0 to the peak learning rate", 0, ge=0)
+    weight_decay: float = assumed("Llama 2's", "decoupled weight decay of matrices", 0.1, ge=0)
+    beta1: float = assumed("Llama 2's", "decay of the first moment", 0.9, ge=0, lt=1)
+    beta2: float = assumed("Llama 2's", "decay of the second moment", 0.95, ge=0, lt=1)
+    epsilon: float = assumed("Llama 2's 1e-5; 1e-8 for small models", "Adam's epsilon", 1e-8, gt=0)
+    clip_norm: float = assumed("Llama 2's", "largest gradient norm", 1.0, gt=0)
+
+
+class PhaseConfig(Section):
+    """One phase of pretraining."""
+
+    tokens: int = paper("2.1", "tokens to train on", ge=1)
+    global_batch: int = assumed("the paper gives no pretraining batch; Llama 2's is 4M tokens", "sequences of one optimizer step, over all ranks", 32, ge=1)
+    sequence_length: int = assumed("Llama 2's 4,096", "tokens of one sequence", 4096, ge=2)
+    precision: Literal["fp32", "bf16"] = paper("H", "bf16 mixed precision with fp32 master weights, or fp32", "bf16")
+    optimizer: OptimizerConfig = paper("2.2", "optimizer and schedule", OptimizerConfig())
+    mix: MixConfig = paper("2.1, Table 1", "mixture of this phase")
+    eval_every: int = assumed("continuous evaluation (Figure 8)", "steps between measurements of held-out bits per byte; 0: only at the end", 0, ge=0)
+    seed: int = assumed("any", "seed of the weights", 0)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: the token budget divided by a step's tokens, rounded up."""
+        return -(-self.tokens // (self.global_batch * self.sequence_length))
+
+
+class ExtendConfig(Section):
+    """New rows of the embeddings for the new tokens (§2.2)."""
+
+    method: Literal["mean", "random"] = paper("2.2, Figure 5", "`mean` of the old rows of a new piece's old tokens, or `random` for the ablation", "mean")
+    seed: int = assumed("any", "seed of `random`", 0)
+
+
+class ImportConfig(Section):
+    """An existing base model, such as Llama 2, instead of one pretrained here."""
+
+    model: str = paper("2.2", "folder in Hugging Face's format below `data.root`, or a model's id on the hub")
+    revision: str | None = assumed("a hub's model needs one", "commit of the hub's repository", None)
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the folder's files with their checksums", ())
+
+
+class TrainConfig(Section):
+    """The model and its phases."""
+
+    model: ModelConfig = assumed("the base model's", "shape of the model", ModelConfig())
+    pack: PackConfig = assumed("the paper doesn't say", "tokens on disk", PackConfig())
+    import_model: ImportConfig | None = paper("2.2", "base model to continue from; null: pretrain one first", None)
+    pretrain: PhaseConfig | None = paper("2.3", "pretraining on English from random weights; null where a model is imported", None)
+    from_scratch: bool = paper("2.3", "the tokenizer is bilingual from the first step, and the vocabulary is not expanded later", False)
+    extend: ExtendConfig = paper("2.2", "embeddings of new tokens", ExtendConfig())
+    continued: PhaseConfig = paper("2.2", "continued pretraining on both languages; the recipe's section `continue`", alias="continue")
+
+    @model_validator(mode="after")
+    def _one_base(self) -> TrainConfig:
+        if (self.import_model is None) == (self.pretrain is None):
+            raise ValueError("give exactly one of `pretrain` and `import_model`: the base is either trained here or imported")
+        if self.from_scratch and self.import_model is not None:
+            raise ValueError("`from_scratch: true` needs `pretrain`, not `import_model`")
+        for name, phase in (("pretrain", self.pretrain), ("continue", self.continued)):
+            if phase is not None and phase.sequence_length > self.model.max_positions:
+                raise ValueError(f"{name}.sequence_length {phase.sequence_length} is longer than model.max_positions {self.model.max_positions}")
+        return self
+
+
+class PretrainStageConfig(Section):
+    """What one pretraining stage needs: the phase without its mix (an input), and the model's shape."""
+
+    model: ModelConfig = assumed("taken from train.model", "shape of a model that starts from random weights")
+    phase: PhaseConfig = assumed("taken from the recipe", "the phase")

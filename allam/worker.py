@@ -1,0 +1,144 @@
+"""Runs one stage in an artifact's folder and commits its manifest: `python -m allam.worker FOLDER` (or under torchrun).
+
+The folder's job.json says what to run. Rank 0 alone clears, locks and commits. Exit status: 0 done, 2 the user's mistake, 1 a failure;
+what to tell the user then stands in error.json.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from allam.artifacts import (
+    ERROR, JOB, LOG, PROGRESS, WORK, Manifest, checksum_outputs, clear_outputs, commit, folder_lock, read_manifest, write_json)
+from allam.errors import AllamError
+
+REPORTED_PACKAGES = ("allam", "torch", "deepspeed", "transformers", "tokenizers", "sentencepiece", "datatrove", "pyarrow", "lm-eval", "numpy")
+
+
+def main(folder: Path) -> int:
+    """Runs the job in `folder`; returns the exit status."""
+    rank = int(os.environ.get("RANK", "0"))
+    os.environ.setdefault("ALLAM_PROGRESS", str(folder / PROGRESS))
+    if rank != 0:
+        _run(folder)
+        return 0
+    with folder_lock(folder):
+        if read_manifest(folder) is not None:
+            return 0
+        try:
+            clear_outputs(folder)
+            (folder / WORK).mkdir(exist_ok=True)
+            _run_and_commit(folder)
+        except BaseException as error:
+            return _report(folder, error)
+    return 0
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    from allam.pipeline import STAGES  # light: the stage's own module is imported next
+
+    stage = STAGES[job["kind"]]
+    config = stage.config.model_validate(job["config"])
+    inputs = {name: Path(path) for name, path in job["paths"].items()}
+    metrics: dict[str, Any] = importlib.import_module(stage.module).run(config, inputs, folder)
+    return metrics
+
+
+def _run_and_commit(folder: Path) -> None:
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    started_at, start = datetime.datetime.now(datetime.UTC), time.monotonic()
+    with _PeakMemory() as memory:
+        metrics = _run(folder)
+    commit(folder, Manifest(
+        name=job["name"], kind=job["kind"], version=job["version"], key=job["key"], config=job["config"], inputs=job["inputs"],
+        outputs=checksum_outputs(folder), metrics=metrics, started_at=started_at.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - start, 3), peak_memory_bytes=memory.peak, world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        versions=versions(), git_revision=git_revision()))
+
+
+class _PeakMemory:
+    """The largest sum of resident memory over this process and its children, sampled every half second."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+
+    def _sample(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(0.5):
+            try:
+                self.peak = max(self.peak, sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]))
+            except psutil.Error:
+                continue
+
+    def __enter__(self) -> _PeakMemory:
+        threading.Thread(target=self._sample, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self.peak = max(self.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _report(folder: Path, error: BaseException) -> int:
+    """Writes error.json for whoever started the worker, and the traceback to the log; returns the exit status."""
+    if isinstance(error, AllamError):
+        message, remedy, status = error.message, error.remedy, error.exit_code
+    elif isinstance(error, OSError) and error.errno == 28:
+        message, status = f"the disk is full: {error.filename or folder}", 1
+        remedy = "free some space and run the same command again; the stage goes on where it was"
+    elif isinstance(error, MemoryError):
+        message, remedy, status = "out of memory", "lower micro_batch or workers in the cluster profile and run again", 1
+    elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+        message, remedy, status = "stopped from outside", "run the same command again; the stage goes on where it was", 1
+    else:
+        message = f"{type(error).__name__}: {error}"
+        remedy, status = f"the traceback stands in {folder / LOG}", 1
+    traceback.print_exception(error)
+    try:
+        write_json(folder / ERROR, {"message": message, "remedy": remedy, "exit_code": status})
+    except OSError:
+        print(f"error: {message}\n  -> {remedy}", file=sys.stderr, flush=True)
+    return status
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape results, where installed."""
+    found = {"python": platform.python_version()}
+    for name in REPORTED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that this package runs from, with `-dirty` where it has changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here, capture_output=True,
+                              text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))
