@@ -55,15 +55,36 @@ def locate(name_or_path: str) -> Path:
 def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Reads and validates a recipe; `overrides` are `dotted.path=value` with a YAML value. Raises `UserError` naming each bad field."""
     path = locate(name_or_path)
+    tree = _read(path, ())
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(tree, str(path))
+
+
+def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    """The recipe's plain data, laid over that of the recipe that it `extends`."""
+    if path in children:
+        raise UserError(f"the recipe {path} extends itself by way of {children[-1]}", "break the circle of `extends`")
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable as YAML: {error}", "mend the file; two spaces indent a level") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no mapping of sections", "start from allam/recipes/demo.yaml")
-    for override in overrides:
-        apply_override(tree, override)
-    return validate(tree, str(path))
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    beside = path.parent / str(parent)
+    return _overlay(_read(locate(str(beside) if beside.is_file() else str(parent)), (*children, path)), tree)
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`: sections merge, everything else (lists and nulls too) is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _overlay(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def validate(tree: dict[str, Any], where: str) -> Recipe:
