@@ -66,7 +66,7 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if path in children:
         raise UserError(f"the recipe {path} extends itself by way of {children[-1]}", "break the circle of `extends`")
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable as YAML: {error}", "mend the file; two spaces indent a level") from None
     if not isinstance(tree, dict):

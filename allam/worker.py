@@ -23,8 +23,7 @@ from typing import Any
 
 import psutil
 
-from allam.artifacts import (
-    ERROR, JOB, LOG, PROGRESS, WORK, Manifest, checksum_outputs, clear_outputs, commit, folder_lock, read_manifest, write_json)
+from allam.artifacts import ERROR, JOB, LOG, PROGRESS, WORK, Manifest, checksum_outputs, clear_outputs, commit, folder_lock, read_manifest, write_json
 from allam.errors import AllamError
 
 REPORTED_PACKAGES = ("allam", "torch", "deepspeed", "transformers", "tokenizers", "sentencepiece", "datatrove", "pyarrow", "lm-eval", "numpy")
