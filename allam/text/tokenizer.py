@@ -1,0 +1,131 @@
+"""The tokenizer that everything else uses: text to ids and back, exactly as the SentencePiece model does it, only faster.
+
+    tokenizer = Tokenizer.load(folder)          # a folder with tokenizer.model
+    ids = [tokenizer.bos_id, *tokenizer.encode("مرحبا"), tokenizer.eos_id]
+
+`encode` never gives a special id, whatever the text spells: special tokens are CONTROL pieces, which SentencePiece does not look for in text.
+No piece of a Llama-like model runs across the end of a word (`x▁`), so no merge does, and a text may be cut there and the words looked up:
+the ids are those of the whole text. docs/tokenizer.md has the measured speed. A model with such pieces is encoded in one go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as model_pb2
+
+from allam.chat.tokens import BOS, EOS, PAD, is_padding
+from allam.errors import UserError
+
+MODEL_FILE = "tokenizer.model"
+SPACE = "▁"  # U+2581, SentencePiece's sign for a space
+_MAX_CACHED_CHUNKS = 300_000  # about 60 MB
+_MAX_CACHED_LENGTH = 64  # characters; what is longer seldom comes again
+
+
+class Tokenizer:
+    """A SentencePiece model with its special tokens. `vocab_size` counts all rows of a model's embedding, padding rows included."""
+
+    def __init__(self, model: bytes) -> None:
+        proto = model_pb2.ModelProto()
+        proto.ParseFromString(model)
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.fingerprint = hashlib.sha256(model).hexdigest()
+        self.vocab_size = len(proto.pieces)
+        kinds = model_pb2.ModelProto.SentencePiece
+        self.special: dict[str, int] = {p.piece: i for i, p in enumerate(proto.pieces)
+                                        if p.type in (kinds.CONTROL, kinds.UNKNOWN) and not is_padding(p.piece)}
+        self.bos_id, self.eos_id = self._required(BOS), self._required(EOS)
+        self.pad_id: int | None = self.special.get(PAD)
+        self._prefix = " " if proto.normalizer_spec.add_dummy_prefix else ""
+        self._chunks = _chunk_pattern(proto)
+        proto.normalizer_spec.add_dummy_prefix = False
+        self._cache = _Cache(sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString()))
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """The tokenizer of a folder that holds `tokenizer.model`."""
+        path = Path(folder) / MODEL_FILE
+        if not path.is_file():
+            raise UserError(f"there is no {MODEL_FILE} in {folder}", "give the folder of a tokenizer stage's artifact, or of an exported model")
+        return cls(path.read_bytes())
+
+    def _required(self, name: str) -> int:
+        if name not in self.special:
+            raise UserError(f"the tokenizer has no control piece {name!r}", "use a SentencePiece model with <s> and </s>, such as Llama 2's")
+        return self.special[name]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without BOS and EOS; never a special id. Raises `UserError` on a lone surrogate, which is not text."""
+        if not text:
+            return []
+        try:
+            if self._chunks is None or SPACE in text:
+                return self._processor.encode(text)  # type: ignore[no-any-return]
+            return list(chain.from_iterable(map(self._cache.__getitem__, self._chunks.findall(self._prefix + text))))
+        except RuntimeError:  # SentencePiece's binding can't take the string
+            _refuse_surrogates(text)
+            raise
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """Ids of each text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; special tokens and padding rows give nothing, bytes that are no UTF-8 give U+FFFD.
+
+        The space that `encode` puts before a text is taken off again: decode a whole answer, not its tokens one by one.
+        """
+        return self._processor.decode(list(ids))  # type: ignore[no-any-return]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces behind ids as the model spells them (`▁` for a space, `<0x0A>` for a byte)."""
+        return [self._processor.id_to_piece(i) for i in ids]
+
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the id stands for one byte of a character that has no piece."""
+        return self._processor.is_byte(token_id)  # type: ignore[no-any-return]
+
+
+class _Cache(dict[str, list[int]]):
+    """Ids of words, by word with the spaces before it; emptied when it is full."""
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        super().__init__()
+        self._encode = processor.encode
+
+    def __missing__(self, chunk: str) -> list[int]:
+        ids: list[int] = self._encode(chunk)
+        if len(chunk) <= _MAX_CACHED_LENGTH:
+            if len(self) >= _MAX_CACHED_CHUNKS:
+                self.clear()
+            self[chunk] = ids
+        return ids
+
+
+def _refuse_surrogates(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"the text holds a lone surrogate, {text[error.start]!a} at position {error.start}, which is no character",
+                        "clean it first: text.encode('utf-8', 'replace').decode('utf-8')") from None
+
+
+def _chunk_pattern(proto: model_pb2.ModelProto) -> re.Pattern[str] | None:
+    """What to cut a text into without changing its ids: words with the spaces before them; None where pieces run across words."""
+    spec = model_pb2.TrainerSpec
+    if proto.trainer_spec.model_type != spec.BPE or proto.trainer_spec.treat_whitespace_as_suffix:
+        return None
+    if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces:
+        return None
+    pieces = [p.piece for p in proto.pieces if p.type == p.NORMAL or p.type == p.USER_DEFINED or p.type == p.UNUSED]
+    if any(SPACE in piece.lstrip(SPACE) for piece in pieces):
+        return None
+    if any("\n" in piece and len(piece) > 1 for piece in pieces):
+        return re.compile(r" *[^ ]+| +")
+    return re.compile(r"\n| *[^ \n]+| +")
