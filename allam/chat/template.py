@@ -15,11 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from allam.chat.tokens import ASSISTANT, BOS, END, SYSTEM, USER
+from allam.chat.tokens import ASSISTANT, BOS, END, EOS, ROLE_TOKENS, SYSTEM, USER
 
 Message = Mapping[str, str]
-
-ROLE_TOKENS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 
 CHAT_TEMPLATE = (
     "{{ '" + BOS + "' }}"
@@ -77,7 +75,7 @@ def encode_response(tokenizer: Encoder, content: str) -> list[int]:
 
 def stop_ids(tokenizer: Encoder) -> list[int]:
     """Ids that end the assistant's turn: `<|end|>`, and `</s>` with which pretraining closed its documents."""
-    return [tokenizer.special[END], tokenizer.special["</s>"]]
+    return [tokenizer.special[END], tokenizer.special[EOS]]
 
 
 def is_prefix_preserving(tokenizer: Encoder, messages: Sequence[Message]) -> bool:
