@@ -1,0 +1,109 @@
+"""Reading conversations and looking at their text: what curation, sampling and review share (paper §3.1).
+
+Language is told by script, not by fastText: a reply such as "القاهرة" or "42 km" is too short for a model that was made for prose, while Arabic
+and Latin letters can't be mistaken for one another. Code in backticks doesn't count, nor do digits and signs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from allam.errors import UserError
+
+LANGUAGES = ("en", "ar")
+_CODE = re.compile(r"```.*?(```|\Z)|`[^`\n]*`", re.DOTALL)
+_MARKS = re.compile("[\u0610-\u061a\u064b-\u065f\u0670\u0640]")  # Arabic vowel signs and the stretching stroke
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file: its number (from 1), and the object on it or None with what is wrong."""
+
+    number: int
+    value: dict[str, Any] | None
+    problem: str = ""
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of a JSON Lines file, plain or .gz or .xz; blank ones are left out, broken ones carry their problem."""
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    with opener(path, "rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.strip():
+                continue
+            try:
+                value = json.loads(raw)
+            except ValueError as error:  # UnicodeDecodeError is one
+                yield Line(number, None, f"no JSON: {error}")
+                continue
+            yield Line(number, value) if isinstance(value, dict) else Line(number, None, "no object")
+
+
+def read_strict(path: Path) -> list[dict[str, Any]]:
+    """All objects of a JSON Lines file; raises `UserError` naming the first broken line."""
+    rows = []
+    for line in read_lines(path):
+        if line.value is None:
+            raise UserError(f"{path.name}, line {line.number}: {line.problem}", "mend or remove the line")
+        rows.append(line.value)
+    return rows
+
+
+def conversation_problem(messages: Any, ends_with: str) -> str:
+    """What makes `messages` no conversation, or an empty text: an optional system turn, then user and assistant in turn, ending with `ends_with`."""
+    if not isinstance(messages, list) or not messages:
+        return "no list of messages"
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str) or not isinstance(message.get("role"), str):
+            return f"turn {number} has no role and content"
+    turns = messages[1:] if messages[0]["role"] == "system" else messages
+    for number, message in enumerate(turns):
+        expected = ("user", "assistant")[number % 2]
+        if message["role"] != expected:
+            return f"turn {number} is {message['role']!r}, not {expected!r}"
+        if expected == "user" and not message["content"].strip():
+            return f"turn {number}: the user says nothing"
+    if not turns or turns[-1]["role"] != ends_with:
+        return f"the last turn is not the {ends_with}'s"
+    return ""
+
+
+def arabic_share(text: str) -> float | None:
+    """Arabic letters among all letters outside code, from 0 to 1; None where there are no letters."""
+    arabic = letters = 0
+    for character in _CODE.sub(" ", text):
+        if character.isalpha():
+            letters += 1
+            arabic += "\u0600" <= character <= "\u06ff" or "\u0750" <= character <= "\u077f" or "\ufb50" <= character <= "\ufeff"
+    return arabic / letters if letters else None
+
+
+def is_in_language(text: str, language: str) -> bool:
+    """Whether most letters are of the language's script; a text without letters is in any language."""
+    share = arabic_share(text)
+    return share is None or (share >= 0.5 if language == "ar" else share < 0.5)
+
+
+def words(text: str) -> list[str]:
+    """Words in a form for comparing: composed alike, without case, vowel signs and punctuation."""
+    return re.findall(r"\w+", _MARKS.sub("", unicodedata.normalize("NFKC", text)).casefold())
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of plain data: names what a person judged, so that a changed text asks for a new verdict."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def json_lines(rows: list[dict[str, Any]]) -> str:
+    """Rows as JSON Lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
