@@ -179,7 +179,7 @@ def _tokenizer(plan: Plan, files: FileTable) -> None:
     else:
         plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "dedup"})
     plan.add("arabic_tokenizer", config.arabic.model_copy(update=held_out), corpus)
-    plan.add("merged_tokenizer", config.merged, {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
+    plan.add("merged_tokenizer", config.merged, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
     plan.add("fertility", config.fertility, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer", "merged": "merged_tokenizer"})
 
 

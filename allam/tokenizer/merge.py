@@ -1,0 +1,91 @@
+"""Stage merged_tokenizer: the base tokenizer with the Arabic pieces that it lacks, and the proof that nothing else changed (paper §2.2).
+
+The public recipes of this kind append the new pieces with a score of 0, above all of the base's, and so cut many Arabic words otherwise than
+the Arabic tokenizer would (docs/tokenizer.md has the measurement). Here the new pieces rank below the base's, in their own order, and only
+pieces of Arabic script are added: text without Arabic script can't meet one, so its ids stay.
+
+    allam stage merged_tokenizer --recipe demo
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allam.chat.tokens import CHAT_SPECIALS, PAD, padding_token
+from allam.documents import Document
+from allam.errors import UserError
+from allam.text.tokenizer import MODEL_FILE, SPACE
+from allam.tokenizer import check, fast, model
+from allam.tokenizer.config import MergedTokenizerConfig
+from allam.tokenizer.script import is_arabic_piece
+from allam.tokenizer.training import sample_lines
+
+RUN_OF_SPACES = -1e8  # Llama 2 gives its runs of spaces -1e9; float32 has no room for an order below that
+
+
+def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Merges the inputs `base` and `arabic`, and checks the result on lines of `natural` and `translated`."""
+    from allam.chat.template import CHAT_TEMPLATE
+
+    base, arabic = (model.read(inputs[name] / MODEL_FILE) for name in ("base", "arabic"))
+    for proto, name in ((base, "the base tokenizer"), (arabic, "the Arabic tokenizer")):
+        model.check_model(proto, name)
+    pieces = new_pieces(base, arabic, is_arabic_piece if config.arabic_script_only else lambda piece: True)
+    merged = add_specials(add_pieces(base, pieces), config.pad_to_multiple)
+    fast.write_tokenizer(out, model.serialise(merged), CHAT_TEMPLATE)
+
+    lines: dict[str, list[str]] = {"noise": check.noise()}
+    for group, line in sample_lines([inputs[name] / "documents" for name in ("natural", "translated")], group_of, config.checked_lines, config.seed):
+        lines.setdefault(group, []).append(line)
+    metrics: dict[str, Any] = {
+        "vocab_size": len(merged.pieces), "base_pieces": len(base.pieces), "new_pieces": len(pieces), "special_tokens": len(CHAT_SPECIALS),
+        "padding_rows": len(merged.pieces) - len(base.pieces) - len(pieces) - len(CHAT_SPECIALS),
+        "left_out_pieces": len(set(model.normal_pieces(arabic)) - set(model.normal_pieces(base)) - set(pieces)),
+        "agreement": check.agreement(out, lines), "unchanged": check.unchanged(inputs["base"], out, lines),
+        "segmentation": check.same_segmentation(inputs["base"], inputs["arabic"], out, lines.get("arabic", []), config.min_same_segmentation)}
+    fast.write_summary(out, metrics)
+    return metrics
+
+
+def group_of(document: Document) -> str:
+    """Under which name a document is measured: `english`, `arabic` or `code`."""
+    return "code" if document.domain == "code" else "english" if document.language == "en" else "arabic"
+
+
+def new_pieces(base: model.ModelProto, other: model.ModelProto, keep: Callable[[str], bool]) -> list[str]:
+    """The normal pieces of `other` that `base` lacks and `keep` allows, in the order in which `other` merges them."""
+    known, scores = {p.piece for p in base.pieces}, model.normal_pieces(other)
+    return sorted((piece for piece in scores if piece not in known and keep(piece)), key=lambda piece: -scores[piece])
+
+
+def add_pieces(base: model.ModelProto, pieces: list[str]) -> model.ModelProto:
+    """The base with `pieces` after its own, scored below its lowest score in the order given. The base is left as it is."""
+    merged = model.ModelProto()
+    merged.CopyFrom(base)
+    score = np.float32(min(score for piece, score in model.normal_pieces(base).items() if piece.strip(SPACE) or score > RUN_OF_SPACES))
+    for piece in pieces:
+        score = min(np.float32(score - 1), np.nextafter(score, np.float32(-np.inf)))  # beyond -2**24 a step of 1 is lost
+        merged.pieces.add(piece=piece, score=float(score), type=model.NORMAL)
+    merged.trainer_spec.vocab_size = len(merged.pieces)
+    return merged
+
+
+def add_specials(proto: model.ModelProto, pad_to_multiple: int) -> model.ModelProto:
+    """The model with the chat's special tokens and the padding rows, all of them CONTROL pieces, which no text can spell."""
+    merged = model.ModelProto()
+    merged.CopyFrom(proto)
+    taken = {p.piece for p in merged.pieces}
+    clash = [token for token in CHAT_SPECIALS if token in taken]
+    if clash:
+        raise UserError(f"the vocabulary already holds {', '.join(clash)}", "give tokenizers that have not been extended")
+    padding = -(len(merged.pieces) + len(CHAT_SPECIALS)) % pad_to_multiple
+    for token in (*CHAT_SPECIALS, *map(padding_token, range(padding))):
+        merged.pieces.add(piece=token, score=0.0, type=model.CONTROL)
+    spec = merged.trainer_spec
+    spec.vocab_size, spec.pad_piece = len(merged.pieces), PAD
+    spec.pad_id = len(proto.pieces) + CHAT_SPECIALS.index(PAD)
+    return merged

@@ -1,0 +1,84 @@
+"""SentencePiece models as data: read, check what the method needs, write (paper §2.2).
+
+The method needs a BPE model with byte fallback that leaves text as it is: only then is every text kept, and only then does the order of the
+merges follow from the scores alone, so that pieces can be added without touching the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2 as model_pb2
+
+from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, is_padding
+from allam.errors import UserError
+
+ModelProto = model_pb2.ModelProto
+NORMAL, UNKNOWN, CONTROL = ModelProto.SentencePiece.NORMAL, ModelProto.SentencePiece.UNKNOWN, ModelProto.SentencePiece.CONTROL
+USER_DEFINED, BYTE = ModelProto.SentencePiece.USER_DEFINED, ModelProto.SentencePiece.BYTE
+_KINDS = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
+
+
+def parse(data: bytes, where: str) -> ModelProto:
+    """The model in `data`; `where` names it in errors. Raises `UserError` where it is no SentencePiece model."""
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        proto.Clear()
+    if not proto.pieces:
+        raise UserError(f"{where} is no SentencePiece model ({len(data)} bytes, {_first_line(data)!r})",
+                        "give the real tokenizer.model: a Git LFS pointer or a tokenizer.json in its place won't do")
+    return proto
+
+
+def read(path: Path) -> ModelProto:
+    """The model in a file."""
+    return parse(path.read_bytes(), str(path))
+
+
+def serialise(proto: ModelProto) -> bytes:
+    """The same bytes for the same model."""
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def check_model(proto: ModelProto, where: str) -> None:
+    """Raises `UserError` unless the model is a BPE model with byte fallback that keeps text as it is and is not extended yet."""
+    spec = proto.trainer_spec
+    if spec.model_type != spec.BPE:
+        raise UserError(f"{where} is a {_KINDS.get(spec.model_type, 'strange')} model; pieces can be added to a BPE model only",
+                        "give a SentencePiece model trained with model_type=bpe, such as Llama 2's or Mistral 7B v0.1's")
+    if sum(p.type == BYTE for p in proto.pieces) != 256:
+        raise UserError(f"{where} has no byte fallback: text outside its characters would be lost", "give a model trained with byte_fallback=true")
+    if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces or spec.treat_whitespace_as_suffix:
+        raise UserError(f"{where} changes text before it is cut (normalisation {proto.normalizer_spec.name!r}, remove_extra_whitespaces="
+                        f"{proto.normalizer_spec.remove_extra_whitespaces}, treat_whitespace_as_suffix={spec.treat_whitespace_as_suffix})",
+                        "give a model trained with normalization_rule_name=identity, remove_extra_whitespaces=false")
+    _check_pieces(proto, where)
+
+
+def _check_pieces(proto: ModelProto, where: str) -> None:
+    pieces = [p.piece for p in proto.pieces]
+    twice = [piece for piece, count in Counter(pieces).items() if count > 1]
+    if twice:
+        raise UserError(f"{where} holds {len(twice)} pieces twice, such as {twice[:3]}", "give the model as its makers published it")
+    if tuple(pieces[:3]) != BASE_SPECIALS or [p.type for p in proto.pieces[:3]] != [UNKNOWN, CONTROL, CONTROL]:
+        raise UserError(f"{where} begins with the pieces {pieces[:3]}", f"give a model whose first pieces are {', '.join(BASE_SPECIALS)}, as Llama 2's")
+    extended = [piece for piece in pieces if piece in CHAT_SPECIALS or is_padding(piece)]
+    if extended:
+        raise UserError(f"{where} has been extended already: it holds {', '.join(extended[:3])}", "give the base's own tokenizer.model")
+    own = [p.piece for p in proto.pieces if p.type == USER_DEFINED]
+    if own:
+        raise UserError(f"{where} has {len(own)} user-defined pieces, such as {own[:3]}, which text could spell", "give a model without them")
+
+
+def normal_pieces(proto: ModelProto) -> dict[str, float]:
+    """The pieces that text is cut into, with their scores, in the order of their ids."""
+    return {p.piece: p.score for p in proto.pieces if p.type == NORMAL}
+
+
+def _first_line(data: bytes) -> str:
+    return data[:40].decode("utf-8", "replace").split("\n")[0]

@@ -1,0 +1,135 @@
+"""Training a SentencePiece BPE model on a sample of the corpus: the same corpus gives the same bytes, in bounded memory (paper §2.2).
+
+The settings are those of Llama 2's tokenizer (they stand in its model file): identity normalisation, byte fallback, digits split, runs of
+spaces as pieces, a space before each text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from allam.documents import Document, is_held_out, read_documents
+from allam.errors import UserError
+from allam.progress import Progress
+from allam.section import HeldOut
+from allam.tokenizer import model
+
+MAX_LINE_CHARACTERS = 1000  # SentencePiece leaves out lines of more than 4,192 bytes: longer ones are cut at a space
+# BPE training shares out its counting among threads; one number for all machines keeps the bytes the same
+_THREADS = 1
+_LINE_PART = re.compile(rf".{{1,{MAX_LINE_CHARACTERS}}}(?= |$)|.{{1,{MAX_LINE_CHARACTERS}}}")
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text that hold more than white space, with their indentation; long ones cut at spaces."""
+    for line in text.split("\n"):
+        if not line or line.isspace():
+            continue
+        if len(line) <= MAX_LINE_CHARACTERS:
+            yield line
+        else:
+            yield from _LINE_PART.findall(line)
+
+
+def sample_lines(folders: Iterable[Path], group_of: Callable[[Document], str | None], limit: int, seed: int) -> Iterator[tuple[str, str]]:
+    """(group, line) of at most `limit` lines of each group, in the order of the corpus.
+
+    Taken are the lines with the smallest hash of seed, document id and line number: two passes over the corpus, 16 bytes a line taken.
+    A document whose group is None is passed over.
+    """
+    folders = list(folders)
+    bounds: dict[str, _SmallestHashes] = {}
+    with Progress("documents", what="choosing lines") as progress:
+        for document in read_documents(*folders):
+            group = group_of(document)
+            if group is not None:
+                hashes = bounds.setdefault(group, _SmallestHashes(limit))
+                for number, _ in enumerate(lines_of(document.text)):
+                    hashes.add(_line_hash(seed, document.id, number))
+            progress.update()
+    largest = {group: hashes.largest() for group, hashes in bounds.items()}
+    for document in read_documents(*folders):
+        group = group_of(document)
+        if group is not None:
+            for number, line in enumerate(lines_of(document.text)):
+                if _line_hash(seed, document.id, number) <= largest[group]:
+                    yield group, line
+
+
+def _line_hash(seed: int, document_id: str, number: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{document_id}:{number}".encode(), digest_size=8).digest(), "big")
+
+
+class _SmallestHashes:
+    """The `limit` smallest of many 64-bit numbers, in twice their memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.kept, self.waiting = limit, np.empty(0, np.uint64), list[int]()
+
+    def add(self, value: int) -> None:
+        self.waiting.append(value)
+        if len(self.waiting) >= min(self.limit, 100_000):
+            self._merge()
+
+    def _merge(self) -> None:
+        both = np.concatenate([self.kept, np.array(self.waiting, np.uint64)])
+        self.kept = np.partition(both, self.limit - 1)[: self.limit] if len(both) > self.limit else both
+        self.waiting = []
+
+    def largest(self) -> int:
+        """The largest of the smallest `limit`; -1 where there was none."""
+        self._merge()
+        return int(self.kept.max()) if len(self.kept) else -1
+
+
+def training_lines(folders: Iterable[Path], language: str, limit: int, seed: int, held_out: HeldOut) -> Iterator[str]:
+    """The sample of lines of one language on which its tokenizer is trained; held-out documents give none."""
+    def group_of(document: Document) -> str | None:
+        return language if document.language == language and not is_held_out(document.root_id, held_out.share, held_out.seed) else None
+
+    for _, line in sample_lines(folders, group_of, limit, seed):
+        yield line
+
+
+def train(lines: Iterable[str], vocab_size: int, character_coverage: float, field: str) -> tuple[bytes, dict[str, int]]:
+    """Trains a model; returns its file's bytes and the counts of lines and characters read. `field` names the recipe's section in errors."""
+    counted, file = _Counted(lines), io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(counted), model_writer=file, model_type="bpe", vocab_size=vocab_size, character_coverage=character_coverage,
+            byte_fallback=True, split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True,
+            allow_whitespace_only_pieces=True, split_by_unicode_script=True, split_by_whitespace=True, split_by_number=True,
+            max_sentencepiece_length=16, input_sentence_size=0, shuffle_input_sentence=False, num_threads=_THREADS, minloglevel=2,
+            unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
+    except RuntimeError as error:
+        if not counted.lines:
+            raise UserError(f"{field}: no line of text to train on", "give data.sources some text of this language outside the held-out share") from None
+        raise UserError(f"{field}.vocab_size: {vocab_size} pieces could not be trained on {counted.lines} lines with {counted.characters} characters: "
+                        f"{str(error).strip().splitlines()[-1]}", "change vocab_size, or give more text") from None
+    data = file.getvalue()
+    model.check_model(model.parse(data, field), field)
+    return data, {"lines": counted.lines, "characters": counted.characters}
+
+
+class _Counted:
+    """Passes lines on, counts them, and reports progress. Leaves out what SentencePiece would: NUL and its own sign for a space."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._source, self.lines, self.characters = lines, 0, 0
+
+    def __iter__(self) -> Iterator[str]:
+        with Progress("lines", what="reading lines") as progress:
+            for line in self._source:
+                line = line.replace("\0", "").replace("▁", "")
+                if line:
+                    self.lines += 1
+                    self.characters += len(line)
+                    progress.update()
+                    yield line
