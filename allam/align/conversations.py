@@ -11,17 +11,17 @@ import hashlib
 import json
 import lzma
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from allam.errors import UserError
+from allam.text.forms import comparison_form
 
 LANGUAGES = ("en", "ar")
 _CODE = re.compile(r"```.*?(```|\Z)|`[^`\n]*`", re.DOTALL)
-_MARKS = re.compile("[\u0610-\u061a\u064b-\u065f\u0670\u0640]")  # Arabic vowel signs and the stretching stroke
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def is_in_language(text: str, language: str) -> bool:
 
 def words(text: str) -> list[str]:
     """Words in a form for comparing: composed alike, without case, vowel signs and punctuation."""
-    return re.findall(r"\w+", _MARKS.sub("", unicodedata.normalize("NFKC", text)).casefold())
+    return _WORD.findall(comparison_form(text).casefold())
 
 
 def fingerprint(value: Any) -> str:

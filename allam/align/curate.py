@@ -6,7 +6,7 @@ The paper saw that one percent of noisy text (empty responses) visibly affects t
     empty_response     an assistant turn without a word
     too_short, too_long, repetition      an assistant turn's length in words; words in repeated 4-grams
     wrong_language     an assistant turn mostly in the other script than the conversation's language
-    duplicate, near_duplicate            of an earlier conversation that was kept (system turns aside)
+    duplicate, near_duplicate            of an earlier conversation that was kept (system turns aside); case and signs count for the first alone
 
 Writes sft.jsonl and dropped.jsonl. Run it with `allam stage curate --recipe demo`.
 """
@@ -25,6 +25,7 @@ from allam.artifacts import write_atomic
 from allam.errors import UserError
 from allam.files import check_file
 from allam.progress import track
+from allam.text.forms import comparison_form
 
 EXCERPT = 500  # characters of a dropped conversation
 
@@ -120,7 +121,7 @@ def _drop_repeats(candidates: list[Candidate], config: CurateConfig) -> None:
     seen: dict[str, str] = {}
     for candidate in candidates:
         if not candidate.reason:
-            form = "\n".join(" ".join(words(text)) for text in candidate.text.split("\n")) or candidate.text
+            form = comparison_form(candidate.text)
             if form in seen:
                 candidate.reason, candidate.detail = "duplicate", f"of {seen[form]}"
             else:
