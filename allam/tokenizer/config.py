@@ -34,7 +34,7 @@ class MergedTokenizerConfig(Section):
     checked_lines: int = assumed("a minute's work", "lines of English, of Arabic and of code, each, on which the result is checked", 3000, ge=1)
     min_same_segmentation: float = assumed(
         "1.0 was reached on real text with Llama 2's tokenizer; the rest is for rare characters that the base alone has",
-        "share of running Arabic words that must be cut as the Arabic-only tokenizer cuts them; below it the stage fails", 0.999, ge=0, le=1)
+        "share of running Arabic words that must be cut as the Arabic-only tokenizer cuts them, or hold a piece that the base alone has; else the stage fails", 0.999, ge=0, le=1)
     seed: int = assumed("any", "seed of the sample of lines", 0)
 
 

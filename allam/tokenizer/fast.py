@@ -30,7 +30,7 @@ def write_tokenizer(out: Path, data: bytes, chat_template: str | None = None) ->
         config["additional_special_tokens"] = [token for token in CHAT_SPECIALS if token != PAD]
     if chat_template is not None:
         config["chat_template"] = chat_template
-    named = {key: value for key, value in config.items() if key.endswith("_token") and isinstance(value, str) or key == "additional_special_tokens"}
+    named = {key: value for key, value in config.items() if (key.endswith("_token") and isinstance(value, str)) or key == "additional_special_tokens"}
     write_atomic(out / MODEL_FILE, data)
     write_atomic(out / "tokenizer.json", json.dumps(fast_tokenizer(proto), ensure_ascii=False, indent=0) + "\n")
     write_atomic(out / "tokenizer_config.json", _pretty(config))

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from allam.chat.tokens import CHAT_SPECIALS, PAD, padding_token
-from allam.documents import Document
 from allam.errors import UserError
 from allam.text.tokenizer import MODEL_FILE, SPACE
 from allam.tokenizer import check, fast, model
 from allam.tokenizer.config import MergedTokenizerConfig
+from allam.tokenizer.sampling import group_of, sample_lines
 from allam.tokenizer.script import is_arabic_piece
-from allam.tokenizer.training import sample_lines
 
 RUN_OF_SPACES = -1e8  # Llama 2 gives its runs of spaces -1e9; float32 has no room for an order below that
 
@@ -49,11 +48,6 @@ def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
         "segmentation": check.same_segmentation(inputs["base"], inputs["arabic"], out, lines.get("arabic", []), config.min_same_segmentation)}
     fast.write_summary(out, metrics)
     return metrics
-
-
-def group_of(document: Document) -> str:
-    """Under which name a document is measured: `english`, `arabic` or `code`."""
-    return "code" if document.domain == "code" else "english" if document.language == "en" else "arabic"
 
 
 def new_pieces(base: model.ModelProto, other: model.ModelProto, keep: Callable[[str], bool]) -> list[str]:

@@ -6,87 +6,21 @@ spaces as pieces, a space before each text.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import sentencepiece
 
-from allam.documents import Document, is_held_out, read_documents
+from allam.documents import Document, is_held_out
 from allam.errors import UserError
 from allam.progress import Progress
 from allam.section import HeldOut
 from allam.tokenizer import model
+from allam.tokenizer.sampling import sample_lines
 
-MAX_LINE_CHARACTERS = 1000  # SentencePiece leaves out lines of more than 4,192 bytes: longer ones are cut at a space
 # BPE training shares out its counting among threads; one number for all machines keeps the bytes the same
 _THREADS = 1
-_LINE_PART = re.compile(rf".{{1,{MAX_LINE_CHARACTERS}}}(?= |$)|.{{1,{MAX_LINE_CHARACTERS}}}")
-
-
-def lines_of(text: str) -> Iterator[str]:
-    """The lines of a text that hold more than white space, with their indentation; long ones cut at spaces."""
-    for line in text.split("\n"):
-        if not line or line.isspace():
-            continue
-        if len(line) <= MAX_LINE_CHARACTERS:
-            yield line
-        else:
-            yield from _LINE_PART.findall(line)
-
-
-def sample_lines(folders: Iterable[Path], group_of: Callable[[Document], str | None], limit: int, seed: int) -> Iterator[tuple[str, str]]:
-    """(group, line) of at most `limit` lines of each group, in the order of the corpus.
-
-    Taken are the lines with the smallest hash of seed, document id and line number: two passes over the corpus, 16 bytes a line taken.
-    A document whose group is None is passed over.
-    """
-    folders = list(folders)
-    bounds: dict[str, _SmallestHashes] = {}
-    with Progress("documents", what="choosing lines") as progress:
-        for document in read_documents(*folders):
-            group = group_of(document)
-            if group is not None:
-                hashes = bounds.setdefault(group, _SmallestHashes(limit))
-                for number, _ in enumerate(lines_of(document.text)):
-                    hashes.add(_line_hash(seed, document.id, number))
-            progress.update()
-    largest = {group: hashes.largest() for group, hashes in bounds.items()}
-    for document in read_documents(*folders):
-        group = group_of(document)
-        if group is not None:
-            for number, line in enumerate(lines_of(document.text)):
-                if _line_hash(seed, document.id, number) <= largest[group]:
-                    yield group, line
-
-
-def _line_hash(seed: int, document_id: str, number: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{document_id}:{number}".encode(), digest_size=8).digest(), "big")
-
-
-class _SmallestHashes:
-    """The `limit` smallest of many 64-bit numbers, in twice their memory."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.kept, self.waiting = limit, np.empty(0, np.uint64), list[int]()
-
-    def add(self, value: int) -> None:
-        self.waiting.append(value)
-        if len(self.waiting) >= min(self.limit, 100_000):
-            self._merge()
-
-    def _merge(self) -> None:
-        both = np.concatenate([self.kept, np.array(self.waiting, np.uint64)])
-        self.kept = np.partition(both, self.limit - 1)[: self.limit] if len(both) > self.limit else both
-        self.waiting = []
-
-    def largest(self) -> int:
-        """The largest of the smallest `limit`; -1 where there was none."""
-        self._merge()
-        return int(self.kept.max()) if len(self.kept) else -1
 
 
 def training_lines(folders: Iterable[Path], language: str, limit: int, seed: int, held_out: HeldOut) -> Iterator[str]:

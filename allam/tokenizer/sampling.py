@@ -1,0 +1,100 @@
+"""Samples of a corpus that depend on its content alone: the lines or documents with the smallest hash of seed and id.
+
+Adding a document moves no other one in or out by more than its own place; the number of workers or the order of the files changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from allam.documents import Document, read_documents
+from allam.progress import Progress
+
+MAX_LINE_CHARACTERS = 1000  # SentencePiece leaves out lines of more than 4,192 bytes: longer ones are cut at a space
+_LINE_PART = re.compile(rf".{{1,{MAX_LINE_CHARACTERS}}}(?= |$)|.{{1,{MAX_LINE_CHARACTERS}}}")
+
+GroupOf = Callable[[Document], str | None]
+
+
+def group_of(document: Document) -> str:
+    """Under which name a document is measured: `english`, `arabic` or `code`, as in the paper's Figure 1."""
+    return "code" if document.domain == "code" else "english" if document.language == "en" else "arabic"
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text that hold more than white space, with their indentation; long ones cut at spaces."""
+    for line in text.split("\n"):
+        if not line or line.isspace():
+            continue
+        if len(line) <= MAX_LINE_CHARACTERS:
+            yield line
+        else:
+            yield from _LINE_PART.findall(line)
+
+
+def sample_lines(folders: Iterable[Path], group: GroupOf, limit: int, seed: int) -> Iterator[tuple[str, str]]:
+    """(group, line) of at most `limit` lines of each group, in the order of the corpus.
+
+    Two passes over the corpus, at most 16 bytes for each line taken. A document whose group is None is passed over.
+    """
+    def parts(document: Document) -> Iterator[tuple[int, str]]:
+        return ((_hash(seed, document.id, number), line) for number, line in enumerate(lines_of(document.text)))
+
+    return ((name, line) for name, _, line in _sample(folders, group, parts, limit))
+
+
+def sample_documents(folders: Iterable[Path], group: GroupOf, limit: int, seed: int) -> Iterator[tuple[str, Document]]:
+    """(group, document) of at most `limit` documents of each group, in the order of the corpus, in two passes."""
+    return ((name, document) for name, document, _ in _sample(folders, group, lambda document: [(_hash(seed, document.id), "")], limit))
+
+
+def _sample(folders: Iterable[Path], group: GroupOf, parts: Callable[[Document], Iterable[tuple[int, str]]],
+            limit: int) -> Iterator[tuple[str, Document, str]]:
+    folders = list(folders)
+    chosen: dict[str, _SmallestHashes] = {}
+    with Progress("documents", what="choosing a sample") as progress:
+        for document in read_documents(*folders):
+            name = group(document)
+            if name is not None:
+                hashes = chosen.setdefault(name, _SmallestHashes(limit))
+                for value, _ in parts(document):
+                    hashes.add(value)
+            progress.update()
+    largest = {name: hashes.largest() for name, hashes in chosen.items()}
+    for document in read_documents(*folders):
+        name = group(document)
+        if name is not None:
+            for value, part in parts(document):
+                if value <= largest[name]:
+                    yield name, document, part
+
+
+def _hash(*parts: object) -> int:
+    return int.from_bytes(hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest(), "big")
+
+
+class _SmallestHashes:
+    """The `limit` smallest of many 64-bit numbers, in twice their memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.kept, self.waiting = limit, np.empty(0, np.uint64), list[int]()
+
+    def add(self, value: int) -> None:
+        self.waiting.append(value)
+        if len(self.waiting) >= min(self.limit, 100_000):
+            self._merge()
+
+    def _merge(self) -> None:
+        both = np.concatenate([self.kept, np.array(self.waiting, np.uint64)])
+        self.kept = np.partition(both, self.limit - 1)[: self.limit] if len(both) > self.limit else both
+        self.waiting = []
+
+    def largest(self) -> int:
+        """The largest of the smallest `limit`; -1 where there was none."""
+        self._merge()
+        return int(self.kept.max()) if len(self.kept) else -1
