@@ -89,7 +89,7 @@ def fact_turn(fact: Fact, language: str, rng: random.Random) -> Turn:
     """A training question about the fact and its answer in a sentence."""
     templates, slots = _TEMPLATES[language], fact.slots(language)
     question = rng.choice(templates.QUESTIONS[fact.topic]).format_map(slots)
-    return question, templates.STATEMENTS[fact.topic][rng.choice((0, 0, 0, 3))].format_map(slots)
+    return question, templates.STATEMENTS[fact.topic][0].format_map(slots)
 
 
 def _sum_turn(language: str, rng: random.Random) -> Turn:
