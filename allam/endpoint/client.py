@@ -64,7 +64,7 @@ class ChatClient:
             if attempt:
                 self.retries += 1
                 time.sleep(wait)
-            wait = min(self.pause * 2**attempt, self.longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, no secret
+            wait = min(self.pause * 2**attempt, self.longest_pause) * random.uniform(0.5, 1.0)
             try:
                 response = self._http.post(self.url, json=body)
             except httpx.HTTPError as error:

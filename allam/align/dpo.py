@@ -1,0 +1,155 @@
+"""Direct preference optimization on the reviewed pairs (paper §3.2, C.3; Rafailov et al. 2023).
+
+    loss = -log sigmoid(beta * ((log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))))
+
+The reference is the finetuned model that training starts from. Its log-probabilities are computed once and kept in work/, so that only one
+model is in memory while training. The learning rate falls by a cosine from `learning_rate` to `final_learning_rate`.
+Run it with `allam stage dpo --recipe demo`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from allam.align.config import DpoConfig
+from allam.align.conversations import read_strict
+from allam.align.examples import Example, batch_numbers, pad, response_example, steps_per_epoch, tokens_before
+from allam.chat.template import stop_ids
+from allam.cluster import execution
+from allam.engine.device import Ranks, join
+from allam.engine.loss import token_losses
+from allam.engine.model import load_model, save_generation_config, save_model
+from allam.engine.schedule import OptimizerSettings
+from allam.engine.trainer import Trainer
+from allam.errors import UserError
+from allam.progress import Progress
+from allam.text.tokenizer import Tokenizer
+
+LOGGED = ("rewards/chosen", "rewards/rejected", "rewards/margin", "accuracy")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses to one prompt, with the reference's log-probabilities of each in nats."""
+
+    chosen: Example
+    rejected: Example
+    reference_chosen: float = 0.0
+    reference_rejected: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer sequence."""
+        return max(len(self.chosen.ids), len(self.rejected.ids))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both."""
+        return len(self.chosen.ids) + len(self.rejected.ids)
+
+
+def run(config: DpoConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Trains the finetuned model to prefer the chosen responses."""
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    pairs, too_long = _read_pairs(config, tokenizer, inputs["pairs"] / "pairs.jsonl")
+    model = load_model(inputs["model"] / "model")
+    pairs = with_reference(model, pairs, out / "work" / "reference.npy", join())
+    total_steps = config.epochs * steps_per_epoch(len(pairs), config.global_batch)
+    optimizer = OptimizerSettings(learning_rate=config.learning_rate, schedule="cosine", final_learning_rate=config.final_learning_rate,
+                                  weight_decay=config.weight_decay, clip_norm=config.clip_norm)
+    trainer = Trainer(model, optimizer, precision=config.precision, global_batch=config.global_batch, total_steps=total_steps,
+                      work=out / "work", what="preference training")
+    loss = preference_loss(config.beta)
+    tokens = tokens_before([p.tokens for p in pairs], config.global_batch, config.seed, trainer.start_step)
+    for step in trainer.steps():
+        batch = sorted((pairs[i] for i in batch_numbers(len(pairs), config.global_batch, config.seed, step)), key=lambda p: p.length)
+        result = trainer.step(batch, loss, denominator=len(batch))
+        tokens += sum(p.tokens for p in batch)
+        trainer.log(tokens=tokens, **{name: result.sums[name] / len(batch) for name in LOGGED})
+    rows = trainer.finish(out)
+    save_model(out / "model", model.config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)
+    if not trainer.ranks.first:
+        return {}
+    save_generation_config(out / "model", stop_ids(tokenizer), tokenizer.bos_id, tokenizer.pad_id)
+    return {"pairs": len(pairs), "pairs_too_long": too_long, "steps": total_steps, "tokens": tokens} | _summary(rows)
+
+
+def preference_loss(beta: float) -> Any:
+    """The trainer's loss over pairs: the sum of the DPO losses, with the sums of rewards, margins and of pairs ranked rightly."""
+
+    def loss(model: PreTrainedModel, pairs: list[Pair]) -> tuple[Tensor, dict[str, Tensor]]:
+        log_p_2N = log_probabilities(model, [p.chosen for p in pairs] + [p.rejected for p in pairs])
+        reference_2N = torch.tensor([p.reference_chosen for p in pairs] + [p.reference_rejected for p in pairs], device=log_p_2N.device)
+        chosen_N, rejected_N = (beta * (log_p_2N - reference_2N)).chunk(2)
+        margin_N = chosen_N - rejected_N
+        logged = (chosen_N, rejected_N, margin_N, (margin_N > 0).float())
+        return -F.logsigmoid(margin_N).sum(), {name: values.detach().sum() for name, values in zip(LOGGED, logged, strict=True)}
+
+    return loss
+
+
+def log_probabilities(model: PreTrainedModel, examples: list[Example]) -> Tensor:
+    """The log-probability in nats of each example's unmasked tokens, [N] in fp32."""
+    ids_BT, targets_BT = pad(examples, next(model.parameters()).device)
+    return -token_losses(model, ids_BT, targets_BT).sum(dim=1)
+
+
+def with_reference(model: PreTrainedModel, pairs: list[Pair], cache: Path, ranks: Ranks) -> list[Pair]:
+    """The pairs with the model's log-probabilities, taken from `cache` where an earlier run left them; the ranks share the work."""
+    values = _cached(cache, len(pairs)) if ranks.first else None
+    values = ranks.broadcast(values)
+    if values is None:
+        values = _reference(model, pairs, ranks)
+        if ranks.first:
+            temporary = cache.with_name(cache.name + ".tmp")
+            with open(temporary, "wb") as file:
+                np.save(file, np.array(values))
+            temporary.replace(cache)
+    return [Pair(p.chosen, p.rejected, c, r) for p, (c, r) in zip(pairs, values, strict=True)]  # type: ignore[call-overload]
+
+
+def _cached(cache: Path, count: int) -> list[list[float]] | None:
+    try:
+        values = np.load(cache, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values.tolist() if values.shape == (count, 2) else None  # type: ignore[no-any-return]
+
+
+def _reference(model: PreTrainedModel, pairs: list[Pair], ranks: Ranks) -> list[list[float]]:
+    size = execution().micro_batch
+    order = sorted(range(len(pairs)), key=lambda n: (pairs[n].length, n))
+    values = np.zeros((len(pairs), 2))
+    model.to(ranks.device).eval()  # type: ignore[arg-type]
+    with torch.no_grad(), Progress("pairs", len(pairs), what="reference") as progress:
+        for start in range(ranks.rank * size, len(order), ranks.world_size * size):
+            numbers = order[start:start + size]
+            found = log_probabilities(model, [pairs[n].chosen for n in numbers] + [pairs[n].rejected for n in numbers])
+            values[numbers] = found.double().cpu().numpy().reshape(2, -1).T
+            progress.update(len(numbers) * ranks.world_size)
+    return np.array(ranks.sum(values.ravel().tolist())).reshape(-1, 2).tolist()  # type: ignore[no-any-return]
+
+
+def _read_pairs(config: DpoConfig, tokenizer: Tokenizer, path: Path) -> tuple[list[Pair], int]:
+    rows = read_strict(path)
+    pairs = [Pair(response_example(tokenizer, row["messages"], row["chosen"]), response_example(tokenizer, row["messages"], row["rejected"]))
+             for row in rows]
+    fitting = [p for p in pairs if p.length <= config.max_length]
+    if not fitting:
+        raise UserError(f"none of {len(pairs)} pairs fits align.dpo.max_length = {config.max_length} tokens", "raise align.dpo.max_length")
+    return fitting, len(pairs) - len(fitting)
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The logged values at the first step and averaged over the last fifth of the steps."""
+    last = rows[-max(1, len(rows) // 5):]
+    names = ("loss", *LOGGED)
+    return {"first": {n: rows[0][n] for n in names}, "last": {n: round(sum(r[n] for r in last) / len(last), 6) for n in names}}
