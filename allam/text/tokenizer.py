@@ -15,12 +15,15 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2 as model_pb2
+from sentencepiece import sentencepiece_model_pb2
 
 from allam.chat.tokens import BOS, EOS, PAD, is_padding
 from allam.errors import UserError
+
+model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
 
 MODEL_FILE = "tokenizer.model"
 SPACE = "▁"  # U+2581, SentencePiece's sign for a space
@@ -116,7 +119,7 @@ def _refuse_surrogates(text: str) -> None:
                         "clean it first: text.encode('utf-8', 'replace').decode('utf-8')") from None
 
 
-def _chunk_pattern(proto: model_pb2.ModelProto) -> re.Pattern[str] | None:
+def _chunk_pattern(proto: Any) -> re.Pattern[str] | None:
     """What to cut a text into without changing its ids: words with the spaces before them; None where pieces run across words."""
     spec = model_pb2.TrainerSpec
     if proto.trainer_spec.model_type != spec.BPE or proto.trainer_spec.treat_whitespace_as_suffix:

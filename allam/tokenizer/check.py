@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ _NOISE = [
     "ههههههههههههههه", "ــــــــــ", "!!!!!!!", "aaaaaaa bbbbbbb", "    def f(x):\n        return x + 1\n", "\tif (a) {\n\t\treturn;\n\t}", "trailing  ",
     "  leading", "a  b   c    d     e", "بِسْمِ ٱللَّهِ", "مرحبا  بالعالم ", "السعر ١٢٣٫٤٥ ريال، (٥٠٪)؟", "لا\u200cنه\u200dاية\u200f \u202bنص\u202c", "ﷺ ﻻ ﷽",
     "العربية and English مختلط 100%", "».،.. «", "👩\u200d👩\u200d👧 🇸🇦 é é", "漢字かな 한국어 עברית فارسی گچپژ اُردُو", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𞤀𞸀 \U0010ffff \ue000 \ufffe",
-    "e=mc^2 \\frac{1}{2} $x_i$", "http://example.com/a?b=c&d=%20", "1234567890 3.14 1e-5", "<0x41><0x0A>", "".join((*BASE_SPECIALS, *CHAT_SPECIALS, padding_token(0)))]
+    "e=mc^2 \\frac{1}{2} $x_i$", "http://example.com/a?b=c&d=%20", "1234567890 3.14 1e-5", "<0x41><0x0A>",
+    "".join((*BASE_SPECIALS, *CHAT_SPECIALS, padding_token(0)))]
 _ALPHABETS = ["ab \n", " \t", "اله ", "ه", "a.", "=-", "\u064b\u064e\u0651\u0640بم ", "0123456789٠١٢٣ ,.", "(){}[];: \n", "<|>user/s "]
 
 
@@ -77,12 +77,11 @@ def agreement(folder: Path, lines: dict[str, list[str]]) -> dict[str, dict[str, 
     return {group: {"lines": len(texts), "differing": 0} for group, texts in lines.items()}
 
 
-def _auto_tokenizer(folder: Path) -> Callable[..., Any]:
+def _auto_tokenizer(folder: Path) -> Any:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers import AutoTokenizer  # 3 s, and torch with it
 
-    tokenizer: Callable[..., Any] = AutoTokenizer.from_pretrained(folder)
-    return tokenizer
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def _difference(tokenizer: Tokenizer, got: list[int], wanted: list[int]) -> str:

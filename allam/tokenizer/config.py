@@ -29,12 +29,14 @@ class ArabicTokenizerConfig(Section):
 class MergedTokenizerConfig(Section):
     """The base tokenizer with the Arabic pieces that it lacks."""
 
-    arabic_script_only: bool = assumed("pieces such as '..' would change how English and code are cut", "add only pieces made of Arabic letters, marks and punctuation", True)
+    arabic_script_only: bool = assumed(
+        "pieces such as '..' would change how English and code are cut", "add only pieces made of Arabic letters, marks and punctuation", True)
     pad_to_multiple: int = assumed("tensor cores like multiples of 64", "the vocabulary is padded to a multiple of this", 64, ge=1)
     checked_lines: int = assumed("a minute's work", "lines of English, of Arabic and of code, each, on which the result is checked", 3000, ge=1)
     min_same_segmentation: float = assumed(
-        "1.0 was reached on real text with Llama 2's tokenizer; the rest is for rare characters that the base alone has",
-        "share of running Arabic words that must be cut as the Arabic-only tokenizer cuts them, or hold a piece that the base alone has; else the stage fails", 0.999, ge=0, le=1)
+        "1.0 was reached on real text with Llama 2's tokenizer; the rest allows for another base's order of pieces",
+        "share of running Arabic words that must be cut as the Arabic-only tokenizer cuts them, or hold a piece that the base alone has",
+        0.999, ge=0, le=1)
     seed: int = assumed("any", "seed of the sample of lines", 0)
 
 

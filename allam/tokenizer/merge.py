@@ -58,8 +58,7 @@ def new_pieces(base: model.ModelProto, other: model.ModelProto, keep: Callable[[
 
 def add_pieces(base: model.ModelProto, pieces: list[str]) -> model.ModelProto:
     """The base with `pieces` after its own, scored below its lowest score in the order given. The base is left as it is."""
-    merged = model.ModelProto()
-    merged.CopyFrom(base)
+    merged = model.copy(base)
     score = np.float32(min(score for piece, score in model.normal_pieces(base).items() if piece.strip(SPACE) or score > RUN_OF_SPACES))
     for piece in pieces:
         score = min(np.float32(score - 1), np.nextafter(score, np.float32(-np.inf)))  # beyond -2**24 a step of 1 is lost
@@ -70,8 +69,7 @@ def add_pieces(base: model.ModelProto, pieces: list[str]) -> model.ModelProto:
 
 def add_specials(proto: model.ModelProto, pad_to_multiple: int) -> model.ModelProto:
     """The model with the chat's special tokens and the padding rows, all of them CONTROL pieces, which no text can spell."""
-    merged = model.ModelProto()
-    merged.CopyFrom(proto)
+    merged = model.copy(proto)
     taken = {p.piece for p in merged.pieces}
     clash = [token for token in CHAT_SPECIALS if token in taken]
     if clash:

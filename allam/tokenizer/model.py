@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2 as model_pb2
+from sentencepiece import sentencepiece_model_pb2
 
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, is_padding
 from allam.errors import UserError
 
-ModelProto = model_pb2.ModelProto
-NORMAL, UNKNOWN, CONTROL = ModelProto.SentencePiece.NORMAL, ModelProto.SentencePiece.UNKNOWN, ModelProto.SentencePiece.CONTROL
-USER_DEFINED, BYTE = ModelProto.SentencePiece.USER_DEFINED, ModelProto.SentencePiece.BYTE
+model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
+ModelProto: TypeAlias = Any  # model_pb2.ModelProto
+_TYPES = model_pb2.ModelProto.SentencePiece
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = _TYPES.NORMAL, _TYPES.UNKNOWN, _TYPES.CONTROL, _TYPES.USER_DEFINED, _TYPES.BYTE
 _KINDS = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
 
 
 def parse(data: bytes, where: str) -> ModelProto:
     """The model in `data`; `where` names it in errors. Raises `UserError` where it is no SentencePiece model."""
-    proto = ModelProto()
+    proto = model_pb2.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError:
@@ -37,6 +39,13 @@ def parse(data: bytes, where: str) -> ModelProto:
 def read(path: Path) -> ModelProto:
     """The model in a file."""
     return parse(path.read_bytes(), str(path))
+
+
+def copy(proto: ModelProto) -> ModelProto:
+    """A copy to change."""
+    twin = model_pb2.ModelProto()
+    twin.CopyFrom(proto)
+    return twin
 
 
 def serialise(proto: ModelProto) -> bytes:

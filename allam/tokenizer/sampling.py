@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -79,20 +80,24 @@ def _hash(*parts: object) -> int:
 
 
 class _SmallestHashes:
-    """The `limit` smallest of many 64-bit numbers, in twice their memory."""
+    """The `limit` smallest of many 64-bit numbers, in 16 bytes each."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.kept, self.waiting = limit, np.empty(0, np.uint64), list[int]()
+        self.limit, self.kept, self.waiting, self.bound = limit, np.empty(0, np.uint64), array("Q"), 2**64
 
     def add(self, value: int) -> None:
-        self.waiting.append(value)
-        if len(self.waiting) >= min(self.limit, 100_000):
-            self._merge()
+        if value < self.bound:
+            self.waiting.append(value)
+            if len(self.waiting) >= max(self.limit, 1000):
+                self._merge()
 
     def _merge(self) -> None:
-        both = np.concatenate([self.kept, np.array(self.waiting, np.uint64)])
-        self.kept = np.partition(both, self.limit - 1)[: self.limit] if len(both) > self.limit else both
-        self.waiting = []
+        both = np.concatenate([self.kept, np.frombuffer(self.waiting, np.uint64)])
+        self.waiting = array("Q")
+        self.kept = both
+        if len(both) > self.limit:
+            self.kept = np.partition(both, self.limit - 1)[: self.limit]
+            self.bound = int(self.kept.max())
 
     def largest(self) -> int:
         """The largest of the smallest `limit`; -1 where there was none."""
