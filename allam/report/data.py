@@ -1,0 +1,159 @@
+"""The report's data sections: the funnel from raw records to kept documents, what was dropped and why, distributions of the filters' scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from allam.report.bars import histogram, stacked_shares
+from allam.report.read import Artifacts
+from allam.report.svg import Key
+from allam.report.words import LANGUAGES, sentence, shortened
+
+STAGES = ("ingest", "filter", "dedup", "translate")
+KEPT = "kept"
+REASONS = {  # what the chart puts together, in the order in which a document meets it
+    "set aside": ("bad_json", "bad_utf8", "no_text", "truncated", "unreadable", "duplicate_id"),
+    "language": ("language",),
+    "too short": ("too_short",),
+    "spam": ("spam",),
+    "stop words": ("stop_words",),
+    "duplicates": ("duplicate_url", "duplicate_text"),
+    "translation": ("orphan_translation", "length_ratio"),
+}
+COLOURS = ("k1", "k2", "k3", "k4", "k5", "k6", "k7")
+EXPLAINED = {
+    "bad_json": "the line is not JSON", "bad_utf8": "the bytes are not UTF-8", "no_text": "the record holds no text",
+    "truncated": "the archive ends too early", "unreadable": "the file cannot be read", "duplicate_id": "an earlier record of the source has the same id",
+    "language": "language identification is below the limit, or finds another language", "too_short": "fewer words than the limit",
+    "spam": "repeated lines, links, hashtags or one over-used word", "stop_words": "too few or too many function words for prose",
+    "duplicate_url": "a page met before, by its normalised address", "duplicate_text": "a text met before, in its comparison form",
+    "orphan_translation": "the English original was not kept", "length_ratio": "far longer or shorter than its original",
+}
+EXAMPLES_A_REASON, RECORDS_READ = 2, 3000  # of one file: the first of each reason are shown, and no more of the file is read than this
+
+
+@dataclass
+class Source:
+    """One source's way through the data stages; `lost` maps (stage, reason) to documents."""
+
+    name: str
+    language: str = ""
+    domain: str = ""
+    kind: str = ""
+    read: int = 0
+    kept: int = 0
+    lost: Counter[tuple[str, str]] = field(default_factory=Counter)
+    adds_up: bool = True
+
+    def by_group(self) -> Counter[str]:
+        """Lost documents by the groups of `REASONS`."""
+        groups: Counter[str] = Counter()
+        for (_, reason), number in self.lost.items():
+            groups[next((g for g, reasons in REASONS.items() if reason in reasons), "other")] += number
+        return groups
+
+
+def funnel(artifacts: Artifacts) -> list[Source]:
+    """Every source with its counts over the data stages, in the recipe's order."""
+    sources: dict[str, Source] = {}
+    described = artifacts.config("ingest").get("sources", {})
+    for stage in STAGES:
+        for name, counts in (artifacts.metrics(stage).get("funnel") or {}).items():
+            about = described.get(name, {})
+            source = sources.setdefault(name, Source(name, about.get("language", ""), about.get("domain", ""), about.get("kind", ""), read=counts["in"]))
+            lost = Counter(counts.get("dropped", {})) + Counter(counts.get("set_aside", {}))
+            source.adds_up &= counts["in"] == counts["out"] + lost.total() and (stage == "ingest" or counts["in"] == source.kept)
+            source.kept = counts["out"]
+            source.lost.update({(stage, reason): number for reason, number in lost.items()})
+    return list(sources.values())
+
+
+def totals(sources: list[Source]) -> dict[str, Any]:
+    """Sums over all sources: read, kept, dropped and set aside by reason."""
+    dropped: Counter[str] = Counter()
+    set_aside: Counter[str] = Counter()
+    for source in sources:
+        for (stage, reason), number in source.lost.items():
+            (set_aside if stage == "ingest" else dropped)[reason] += number
+    return {"in": sum(s.read for s in sources), "out": sum(s.kept for s in sources), "dropped": dict(sorted(dropped.items())),
+            "set_aside": dict(sorted(set_aside.items())), "adds_up": all(s.adds_up for s in sources)}
+
+
+def funnel_section(artifacts: Artifacts) -> dict[str, Any] | None:
+    """The funnel's chart and tables."""
+    sources = funnel(artifacts)
+    if not sources:
+        return None
+    groups = [g for g in [*REASONS, "other"] if any(s.by_group().get(g) for s in sources)]
+    colours = dict(zip([*REASONS, "other"], [*COLOURS, "k8"], strict=True))
+    series = [Key("kept", KEPT), *(Key(colours[g], g) for g in groups)]
+    values = {(s.name, g): float(n) for s in sources for g, n in [*s.by_group().items(), (KEPT, s.kept)]}
+    reasons = sorted({key for s in sources for key in s.lost}, key=lambda key: (STAGES.index(key[0]), key[1]))
+    return {
+        "sources": sources, "groups": groups, "reasons": reasons, "explained": EXPLAINED, "totals": totals(sources),
+        "chart": stacked_shares([s.name for s in sources], series, values, "Share of each source's records kept and lost, by reason", "share of the records read"),
+        "examples": examples(artifacts),
+    }
+
+
+def examples(artifacts: Artifacts) -> list[dict[str, Any]]:
+    """The first few lost texts of each reason, over all sources."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for stage in STAGES:
+        for relative in ["set_aside.jsonl", *artifacts.names(stage, "dropped/*.jsonl.zst")]:
+            seen: Counter[str] = Counter()
+            for record in artifacts.lines(stage, relative, RECORDS_READ):
+                reason = str(record.get("reason", ""))
+                shown = found.setdefault((stage, reason), [])
+                if len(shown) < EXAMPLES_A_REASON and not seen[reason]:  # one of a source first: two sources tell more than one
+                    shown.append(_example(record))
+                    seen[reason] += 1
+    return [{"stage": stage, "reason": reason, "explained": EXPLAINED.get(reason, sentence(reason)), "records": records}
+            for (stage, reason), records in found.items()]
+
+
+def _example(record: dict[str, Any]) -> dict[str, Any]:
+    place = f"{record['file']}, line {record.get('line', '?')}" if "file" in record else f"{record.get('source', '')}: {record.get('id', '')}"
+    return {"place": place, "detail": str(record.get("detail") or ""), "text": shortened(str(record.get("text", record.get("excerpt", ""))), 260)}
+
+
+
+# --- distributions ---------------------------------------------------------------------------------------------------------------
+
+HISTOGRAMS = {  # name in statistics.json: (title, label of the axis, limits in the filter's configuration)
+    "language_score": ("Language identification", "score of the expected language", ("min_language_score",)),
+    "words": ("Length", "words of a document", ("min_words",)),
+    "spam_ratio": ("Spam", "share of spam words", ("max_spam_ratio",)),
+    "stop_word_ratio": ("Stop words", "share of stop words", ("min_stop_word_ratio", "max_stop_word_ratio")),
+}
+
+
+def distribution_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
+    """One histogram a filter, by language, with the filter's limits."""
+    statistics, config = artifacts.json("filter", "statistics.json"), artifacts.config("filter")
+    charts = []
+    for name, (title, label, limits) in HISTOGRAMS.items():
+        edges, series = _by_language(statistics or {}, config.get("sources", {}), name)
+        if series:
+            thresholds = [float(config[limit]) for limit in limits if limit in config]
+            colours = {LANGUAGES[language]: f"c-{language}" for language in LANGUAGES}
+            charts.append({"title": title, "chart": histogram(series, colours, edges, f"Histogram: {title}", label, thresholds)})
+    return charts or None
+
+
+def _by_language(statistics: dict[str, Any], sources: dict[str, Any], name: str) -> tuple[list[float], dict[str, list[float]]]:
+    """The edges and the sums of the sources' histograms over each language, without the empty bins at the upper end."""
+    edges: list[float] = []
+    series: dict[str, list[float]] = {}
+    for source, histograms in statistics.items():
+        language = LANGUAGES.get(sources.get(source, {}).get("language", ""))
+        found = histograms.get(name)
+        if not found or not language or not sum(found["counts"]):
+            continue
+        edges = edges or [float(edge) for edge in found["edges"]]
+        sums = series.setdefault(language, [0.0] * (len(edges) - 1))
+        series[language] = [a + b for a, b in zip(sums, found["counts"], strict=True)]
+    used = max((i + 1 for counts in series.values() for i, number in enumerate(counts) if number), default=0)
+    return edges[: used + 1], {language: series[language][:used] for language in LANGUAGES.values() if language in series}

@@ -1,0 +1,134 @@
+"""The report's training sections: loss and gradient norm of each stage, and bits per byte of both languages over the whole training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from allam.report.lines import Line, Span, line_chart, running_mean, staged_chart
+from allam.report.read import MODELS, TRAINED, Artifacts
+from allam.report.words import COMPONENTS, LANGUAGES, compact, model_name
+
+STAGE_NAMES = {"pretrain": "pretraining", "continue": "continued", "sft": "SFT", "dpo": "DPO"}
+PANELS = {"pretrain": "Pretraining of the base", "continue": "Continued pretraining", "sft": "Supervised finetuning", "dpo": "Preference training (DPO)"}
+LOSSES = {"dpo": "DPO loss (nats a pair)"}
+BY_COMPONENT_FROM = 2  # one component's loss is the loss
+
+
+def loss_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
+    """Loss and gradient norm of each trained stage, a panel each, over its optimizer steps."""
+    panels = []
+    for stage in TRAINED:
+        records = artifacts.lines(stage, "metrics.jsonl")
+        if records:
+            panels.append({
+                "stage": stage, "title": PANELS[stage], "steps": len(records), "tokens": tokens_of(records),
+                "first": records[0]["loss"], "last": _mean([r["loss"] for r in records[-max(1, len(records) // 20):]]),
+                "rate": _rates(records), "loss": _loss_chart(stage, records), "norm": _norm_chart(stage, records)})
+    return panels or None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _rates(records: list[dict[str, Any]]) -> tuple[float, float] | None:
+    rates = [r["learning_rate"] for r in records if r.get("learning_rate") is not None]
+    return (max(rates), rates[-1]) if rates else None
+
+
+def tokens_of(records: list[dict[str, Any]]) -> int:
+    """Tokens that a stage saw, as its last record counts them."""
+    return int(records[-1].get("tokens") or 0) if records else 0
+
+
+def _series(records: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(float(r["step"]), float(r[name])) for r in records if isinstance(r.get(name), (int, float))]
+
+
+def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    return running_mean(points, max(1, len(points) // 30))
+
+
+def _loss_chart(stage: str, records: list[dict[str, Any]]) -> Any:
+    loss = _series(records, "loss")
+    components = {c: p for c in COMPONENTS if (p := _component(records, c))}
+    if len(components) >= BY_COMPONENT_FROM:
+        lines = [Line(COMPONENTS[c], f"c-{c}", _smooth(p)) for c, p in components.items()]
+    else:
+        lines = [Line("each step", "c-all", loss, faint=True), Line("running mean", "c-all", _smooth(loss))] if len(loss) > 30 else [Line("each step", "c-all", loss, dots=True)]
+    return line_chart(lines, f"Loss: {PANELS[stage]}", "optimizer step", LOSSES.get(stage, "loss (nats a token)"), width=430, height=240)
+
+
+def _component(records: list[dict[str, Any]], component: str) -> list[tuple[float, float]]:
+    points = []
+    for record in records:
+        value = (record.get("loss_by_component") or {}).get(component)
+        if isinstance(value, (int, float)):
+            points.append((float(record["step"]), float(value)))
+    return points
+
+
+def _norm_chart(stage: str, records: list[dict[str, Any]]) -> Any:
+    norm = _series(records, "grad_norm")
+    if not norm:
+        return None
+    many = len(norm) > 30
+    lines = [Line("each step", "c-norm", norm, faint=many, dots=not many)] + ([Line("running mean", "c-norm", _smooth(norm))] if many else [])
+    return line_chart(lines, f"Gradient norm: {PANELS[stage]}", "optimizer step", "gradient norm (L2)", width=430, height=200, from_zero=True)
+
+
+# --- bits per byte ---------------------------------------------------------------------------------------------------------------
+
+def bits_by_model(artifacts: Artifacts) -> dict[str, dict[str, float]]:
+    """Bits per byte of held-out text for each model that was measured: {model: {component: bits}}."""
+    found = {model: artifacts.json(f"benchmarks_{model}", "bits_per_byte.json") for model in MODELS}
+    return {model: {c: float(bits[c]) for c in COMPONENTS if isinstance(bits.get(c), (int, float))} for model, bits in found.items() if bits}
+
+
+def bits_section(artifacts: Artifacts) -> dict[str, Any] | None:
+    """The chart over the whole training, and the table by model."""
+    by_model = bits_by_model(artifacts)
+    spans, lines, done, before = [], [], 0.0, _base_bits(by_model)
+    for stage in TRAINED:
+        tokens = tokens_of(artifacts.lines(stage, "metrics.jsonl"))
+        evals = artifacts.lines(stage, "evals.jsonl")
+        if not tokens or not (evals or stage in by_model):
+            continue
+        spans.append(Span(STAGE_NAMES[stage], done, done + tokens))
+        points = {c: _points(c, evals, done, tokens, before, by_model.get(stage)) for c in COMPONENTS}
+        lines.append([Line(COMPONENTS[c], f"c-{c}", p, dots=True, dashed=c == "ar_translated") for c, p in points.items() if p])
+        before = {c: p[-1][1] for c, p in points.items() if p}
+        if stage == "pretrain":
+            before = by_model.get("extend", before)
+        done += tokens
+    if not spans and not by_model:
+        return None
+    chart = staged_chart(spans, _named(lines), "Bits per byte of held-out text over the whole training", "bits per byte") if spans else None
+    components = [c for c in COMPONENTS if any(c in bits for bits in by_model.values())]
+    return {"chart": chart, "by_model": [(model_name(m), bits) for m, bits in by_model.items()], "components": [(c, COMPONENTS[c]) for c in components],
+            "spans": [(span.label, compact(span.end - span.start)) for span in spans], "languages": LANGUAGES}
+
+
+def _base_bits(by_model: dict[str, dict[str, float]]) -> dict[str, float]:
+    """What training starts from where the base is imported: the extended model, or the imported one."""
+    return {} if "pretrain" in by_model else by_model.get("extend", by_model.get("import_model", {}))
+
+
+def _points(component: str, evals: list[dict[str, Any]], done: float, tokens: int, before: dict[str, float],
+            after: dict[str, float] | None) -> list[tuple[float, float]]:
+    """Measurements of one component within a stage: where it began, what was measured on the way, and the finished model."""
+    points = {done: before[component]} if component in before else {}
+    for record in evals:
+        value = (record.get("bits_per_byte") or {}).get(component)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            points[done + float(record["tokens"])] = float(value)
+    if after and component in after:
+        points[done + tokens] = after[component]
+    return sorted(points.items())
+
+
+def _named(lines: list[list[Line]]) -> list[list[Line]]:
+    """The same lines, those of the last stage named at their ends."""
+    return [*lines[:-1], [Line(i.label, i.colour, i.points, i.faint, i.dots, i.dashed, name_at_end=True) for i in lines[-1]]]
