@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from allam.sample import templates_ar, templates_en
 from allam.sample.facts import FACTS, Fact, allowed, misplaced
@@ -77,11 +78,12 @@ class _Keep(dict[str, str]):
 
 
 def _template(language: str, path: tuple[str | int, ...]) -> str:
-    node = getattr(LANGUAGES[language], str(path[0]))
+    node: Any = getattr(LANGUAGES[language], str(path[0]))
     for step in path[1:]:
         node = node[step]
+    text: str = node
     # A question form keeps its own {answer}: it is filled in last.
-    return node.replace("{answer}", "{{answer}}") if path[0] == "QA" else node
+    return text.replace("{answer}", "{{answer}}") if path[0] == "QA" else text
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ def _with_defects(name: str, entries: list[Entry], composer: Composer, rng: rand
         _plant_copies(name, entries, composer, rng)
         _plant_broken(entries, rng)
     if name == "news_ar":
-        original = _place_copy(entries, rng, lambda sound: True)
+        original = _place_copy(entries, rng)
         _insert_copy(entries, rng, original, "duplicate_text", original.record["text"])
     return entries
 
@@ -266,21 +266,21 @@ def _plant_copies(name: str, entries: list[Entry], composer: Composer, rng: rand
     language = name[-2:]
     for spelling in SPELLINGS.values():
         text = composer.document(language, "web").text(language)
-        original = _place_copy(entries, rng, lambda sound: True)
+        original = _place_copy(entries, rng)
         _insert_copy(entries, rng, original, "duplicate_url", text, spelling(original.record["url"]))
     changes: list[Callable[[str], str]] = [str, str, str, _spaced]
     if language == "ar":
         changes += [lambda text: _respell(text, _DIACRITICS), lambda text: _respell(text, _TATWEEL)]
     for change in changes:
-        original = _place_copy(entries, rng, lambda sound, change=change: change is str or change(sound) != sound)
+        original = _place_copy(entries, rng, None if change is str else change)
         _insert_copy(entries, rng, original, "duplicate_text", change(original.record["text"]))
 
 
-def _place_copy(entries: list[Entry], rng: random.Random, fits: Callable[[str], bool]) -> Entry:
-    """A sound, untranslated entry without a copy so far; marks it as copied."""
+def _place_copy(entries: list[Entry], rng: random.Random, change: Callable[[str], str] | None = None) -> Entry:
+    """A sound, untranslated entry without a copy so far, whose text `change` really changes; marks it as copied."""
     while True:
         entry = rng.choice(entries[:-1])
-        if not entry.stage and not entry.copied and entry.key is None and fits(entry.record["text"]):
+        if not entry.stage and not entry.copied and entry.key is None and (change is None or change(entry.record["text"]) != entry.record["text"]):
             entry.copied = True
             return entry
 

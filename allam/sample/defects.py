@@ -117,16 +117,17 @@ SPAM: dict[str, list[str]] = {
         "http://shop.example/7\n" * 8,
         "We have everything that you would ever want for your home, and you should not wait.\n" * 9,
         "We have the best shoes for you, because our shoes are the shoes that everyone wants, and the shoes that we have here are the "
-        "shoes you will love. Shoes for the winter, shoes for the summer, shoes for work, shoes for the whole family: shoes, shoes and "
-        "shoes, with shoes for those who want shoes, shoes and shoes, shoes and more shoes, shoes that are shoes.",
+        "shoes you will love. Shoes, shoes, shoes for the winter, shoes, shoes, shoes for the summer, shoes, shoes and shoes for the "
+        "whole family, shoes, shoes, shoes, shoes and shoes with shoes, shoes, shoes, shoes, shoes, and then shoes, shoes, shoes, "
+        "shoes, shoes.",
         _LEAD + " ".join("#" + tag for tag in _TAGS),
         "You have won a prize and you only have to write to us today.\n" * 8,
     ],
     "web_ar": [
         "إذا كنت تريد أن تعرف المزيد عن الأشياء التي نقدمها لك ولعائلتك فما عليك إلا أن تنظر هنا: http://s.example/7\n" * 8,
         "هذا أفضل عرض يمكن أن تراه في حياتك فاتصل بنا الآن ولا تنتظر.\n" * 9,
-        "نبيع ساعات رخيصة وعندنا ساعات رخيصة هي أجمل ساعات رخيصة في السوق لأن ساعات رخيصة من متجر ساعات رخيصة هي ساعات رخيصة لمن يريد "
-        "ساعات رخيصة و ساعات رخيصة ثم ساعات رخيصة و ساعات رخيصة مع ساعات رخيصة و ساعات رخيصة لكل من يحب ساعات رخيصة",
+        "نبيع أحذية للجميع وعندنا أحذية لكل من يحب أحذية في هذه المدينة: أحذية أحذية أحذية للرجال، أحذية أحذية أحذية للنساء، أحذية أحذية أحذية "
+        "للأطفال، وكل من يبحث عن أحذية يجد هنا عندنا أحذية أحذية أحذية أحذية ثم أحذية أحذية أحذية لمن يريد.",
         "كان يومًا جميلًا لنا جميعًا #سعادة #حب #حياة #سفر #طعام #صورة #موسيقى #حفلة #صيف #بحر #عائلة #أصدقاء #طبيعة #عطلة #ابتسامة "
         "#رياضة #أزياء #فن #شتاء ونحن نريد المزيد منه #متابعة #إعجاب #مشاركة #نشر #الآن",
         "لقد ربحت جائزة كبيرة وما عليك إلا أن تكتب إلينا اليوم.\n" * 8,

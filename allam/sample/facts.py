@@ -180,7 +180,8 @@ def _sum(group: str, a: int, b: int) -> Fact:
 def _conversion(group: str, key: str, one: str, units: str, number: int, one_ar: str, counted: str, how_many: str,
                 units_ar: str, equals: str) -> Fact:
     en = {"one": one, "One": one.capitalize(), "units": units, "answer": str(number)}
-    ar = {"one": one_ar, "counted": counted, "how_many": how_many, "units": units_ar, "equals": equals, "answer": str(number)}
+    ar = {"one": one_ar, "counted": counted, "how_many": how_many, "units": units_ar, "plural": units_ar.removeprefix("ال"),
+          "equals": equals, "answer": str(number)}
     # The counted noun is the telling word: "12" beside "inch" is the fact, "12" beside "foot" (on foot) need not be.
     subject = (units.removesuffix("es") if units.endswith("ches") else units.removesuffix("s"), counted)
     return Fact(f"conversion-{key}", "conversion", group, en, ar, subject, (str(number), str(number)))

@@ -55,7 +55,7 @@ STATEMENTS: dict[str, list[str]] = {
         "يوجد في {one} {answer} {counted}.",
         "عدد {units} في {one} هو {answer}.",
         "{one} {equals} {answer} {counted}.",
-        "لتحويل {one} إلى {units} نكتب العدد {answer}.",
+        "لتحويل {one} إلى {plural} نكتب العدد {answer}.",
         "مقدار {one} هو {answer} {counted}.",
         "نقول إن {one} {equals} {answer} {counted}.",
     ],
@@ -116,7 +116,7 @@ HELD_OUT: dict[str, list[str]] = {
         "ما العدد الناتج من {a} زائد {b}؟",
     ],
     "conversion": [
-        "إذا حولنا {one} إلى {units} فما العدد الذي نحصل عليه؟",
+        "إذا حولنا {one} إلى {plural} فما العدد الذي نحصل عليه؟",
         "كم يبلغ عدد {units} في {one}؟",
     ],
 }

@@ -115,7 +115,8 @@ def test_broken_lines_are_as_many_as_expected(name: str) -> None:
 @pytest.mark.parametrize("name", ["web_en", "web_ar"])
 def test_one_document_has_exactly_29_words_and_one_exactly_30(name: str) -> None:
     lengths = Counter(len(text.split()) for text in texts(name))
-    assert lengths[29] == 1 and lengths[30] == 1
+    assert lengths[29] == 1
+    assert lengths[30] == 1
     assert sum(count for length, count in lengths.items() if length < 30) == expected()["sources"][name]["filter"]["too_short"]
 
 
@@ -138,7 +139,8 @@ def test_no_held_out_phrasing_occurs_in_training_text_or_chat() -> None:
 def test_each_topic_has_eight_training_phrasings_and_two_held_out_ones_that_differ(templates: Any) -> None:
     for topic in TOPICS:
         training = templates.STATEMENTS[topic] + templates.QUESTIONS[topic]
-        assert len(training) >= 8 and len(templates.HELD_OUT[topic]) >= 2
+        assert len(training) >= 8
+        assert len(templates.HELD_OUT[topic]) >= 2
         assert not {bare(phrase) for phrase in training} & {bare(phrase) for phrase in templates.HELD_OUT[topic]}
 
 
@@ -212,7 +214,8 @@ def test_ids_and_urls_are_unique_as_written() -> None:
 @pytest.mark.parametrize("language", ["en", "ar"])
 def test_the_multiple_choice_benchmark_is_balanced_and_complete(language: str) -> None:
     items = rows(f"benchmarks/facts_{language}.jsonl")
-    assert len(items) == 2 * len(FACTS) and len({item["id"] for item in items}) == len(items)
+    assert len(items) == 2 * len(FACTS)
+    assert len({item["id"] for item in items}) == len(items)
     assert set(Counter(item["answer"] for item in items).values()) == {len(items) // 4}
     facts = {fact.id: fact for fact in FACTS}
     for item in items:
