@@ -13,8 +13,11 @@ class BenchmarkConfig(Section):
     path: str = paper("4.1", "JSON Lines file below `data.root`")
     type: Literal["multiple_choice", "generation"] = paper("4.1", "scored by the likelihood of each choice, or by exact match of a generated answer")
     language: Literal["en", "ar"] = paper("4.1", "language of the items")
-    shots: int = paper("4.1, Table 4", "examples before each item", 0, ge=0)
-    limit: int | None = assumed("for trials", "use the first so many items", None, ge=1)
+    format: Literal["items", "lettered", "yes_no", "arabicmmlu", "bilingual_qa"] = assumed(
+        "public benchmarks name their fields differently", "how a line is read: `items` (question, choices, answer), `lettered` (EXAMS: A to D are fields), "
+        "`yes_no` (ACVA: the answer is نعم or لا), `arabicmmlu` (its columns), `bilingual_qa` (XQuAD: q_en, a_en, q_ar, a_ar)", "items")
+    shots: int = paper("4.1, Table 4", "examples before each item, of its own topic where there are enough: items marked `split: dev`, else the file's first", 0, ge=0)
+    limit: int | None = assumed("for trials", "use so many items, evenly spread over the file", None, ge=1)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the file with its checksum", ())
 
 
@@ -33,7 +36,8 @@ class JudgeConfig(Section):
     endpoint: str | None = paper("4.2", "base URL of an OpenAI-compatible server that judges; null: chrF against references, under that name", None)
     judge_model: str | None = paper("4.2", "name of the judge's model on that server (the paper's is GPT-4)", None)
     max_new_tokens: int = assumed("short answers", "longest answer in tokens", 64, ge=1)
-    seed: int = assumed("any", "seed of the order shown to the judge", 0)
+    judge_tokens: int = assumed("a short explanation and the score", "longest judgment in tokens", 512, ge=1)
+    seed: int = assumed("sent along where a server honours it", "seed of the judge's sampling", 0)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
 
 
@@ -44,6 +48,7 @@ class VotesConfig(Section):
     k: float = assumed("the paper gives none; the resulting ratings are close to 1,000 in its Table 7", "step of one comparison", 4.0, gt=0)
     initial: float = paper("4.3, Table 7", "rating of a model before its first comparison", 1000.0)
     permutations: int = assumed("Elo depends on the order of comparisons", "random orders that the rating is averaged over", 200, ge=1)
+    resamples: int = assumed("enough for a 95% interval", "bootstrap samples of the comparisons", 200, ge=1)
     seed: int = assumed("any", "seed of the orders", 0)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
 
