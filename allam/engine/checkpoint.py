@@ -1,0 +1,108 @@
+"""Checkpoints that know nothing of the layout: fp32 tensors by parameter name in safetensors, and a state.json with their checksums.
+
+    checkpoints/step-00000120/00000.safetensors ...    weight/<name>, exp_avg/<name>, exp_avg_sq/<name>
+                              state.json               step, whatever the trainer adds, {file: sha256}; written last, before the folder gets its name
+
+A folder without its final name never counts, the last two are kept, and one whose files differ from their checksums is passed over, aloud.
+No file is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from allam.artifacts import file_sha256, fsync_folder, write_json
+
+STATE = "state.json"
+KEPT = 2
+SHARD_BYTES = 4 * 2**30  # bounds the memory of the writing rank
+
+
+def save(folder: Path, step: int, tensors: Iterable[tuple[str, Tensor]], state: dict[str, Any], writes: bool) -> Path:
+    """Writes the checkpoint of `step` below `folder`; collective, since `tensors` is: ranks with `writes` false only walk through it."""
+    final = folder / f"step-{step:08d}"
+    if not writes:
+        for _ in tensors:
+            pass
+        return final
+    temporary = folder / f"{final.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    files: dict[str, str] = {}
+    waiting: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        waiting[name] = tensor.contiguous()
+        if sum(t.nbytes for t in waiting.values()) >= SHARD_BYTES:
+            _write_shard(temporary, waiting, files)
+    if waiting:
+        _write_shard(temporary, waiting, files)
+    write_json(temporary / STATE, {"step": step, **state, "files": files})
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    fsync_folder(folder)
+    for old in _steps(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _write_shard(folder: Path, waiting: dict[str, Tensor], files: dict[str, str]) -> None:
+    path = folder / f"{len(files):05d}.safetensors"
+    save_file(waiting, path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    files[path.name] = file_sha256(path)
+    waiting.clear()
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Checkpoints that have their final name, the oldest first."""
+    return sorted(p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith(".tmp"))
+
+
+def newest(folder: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The state of the newest sound checkpoint, with its folder under "folder"; None where there is none. What is damaged is named by `say`."""
+    for candidate in reversed(_steps(folder)):
+        problem = damage(candidate)
+        if problem is None:
+            state: dict[str, Any] = json.loads((candidate / STATE).read_text(encoding="utf-8"))
+            return state | {"folder": str(candidate)}
+        say(f"checkpoint {candidate.name} is damaged ({problem}); falling back to the one before")
+    return None
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        files = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{STATE}: {type(error).__name__}"
+    for name, expected in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if file_sha256(path) != expected:
+            return f"{name} differs from its checksum"
+    return None
+
+
+class Reader:
+    """The tensors of a checkpoint by key, read one at a time."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        files = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["files"]
+        self._handles = [safe_open(checkpoint / name, framework="pt") for name in files]
+        self._where = {key: handle for handle in self._handles for key in handle.keys()}
+
+    def __call__(self, key: str) -> Tensor:
+        """The tensor `key`, in fp32 on the CPU. Raises `KeyError` where the checkpoint is of another model."""
+        return self._where[key].get_tensor(key).to(torch.float32)  # type: ignore[no-any-return]

@@ -1,0 +1,104 @@
+"""Models as folders in Hugging Face's format: new ones, loaded ones, saved ones. safetensors only; code that comes with a model never runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from allam.artifacts import write_json
+from allam.errors import UserError
+
+SHARD_BYTES = 4 * 2**30
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def new_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+    """A Llama of random weights (normal, `initializer_range`), the same for the same seed on every rank; leaves the global generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load_config(folder: Path) -> PretrainedConfig:
+    """The configuration of a model's folder. Raises `UserError` where it is none that transformers knows by itself."""
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no model that transformers knows without code of its own: {str(error).splitlines()[0]}",
+                        "give a folder with config.json and safetensors of a model class that is part of transformers") from None
+
+
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model in `folder`, on the CPU, in evaluation mode. Only safetensors are read; no code of the folder runs."""
+    load_config(folder)
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} holds no safetensors", "convert the weights to safetensors first; pickles are never opened")
+    transformers_logging.disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(  # type: ignore[no-any-return]
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False).eval()
+
+
+def save_model(folder: Path, config: PretrainedConfig, weights: Iterable[tuple[str, Tensor]], tokenizer: Path, *, writes: bool = True) -> None:
+    """Writes a folder that transformers loads: weights as they come, in shards of 4 GiB, configuration, and the tokenizer's files.
+
+    Ranks with `writes` false only walk through `weights`, since gathering them is collective. The same weights give the same bytes.
+    """
+    if not writes:
+        for _ in weights:
+            pass
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, Tensor]] = [{}]
+    written: list[list[str]] = []
+    size = total = 0
+    for name, tensor in weights:
+        if size and size + tensor.nbytes > SHARD_BYTES:
+            written.append(_write(folder, len(written), shards.pop()))
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor.detach().contiguous()
+        size, total = size + tensor.nbytes, total + tensor.nbytes
+    dtype = next(iter(shards[-1].values())).dtype
+    written.append(_write(folder, len(written), shards.pop()))
+    _name_shards(folder, written, total)
+    config.dtype = dtype
+    config.architectures = config.architectures or ["LlamaForCausalLM"]
+    config.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+
+
+def _write(folder: Path, number: int, tensors: dict[str, Tensor]) -> list[str]:
+    save_file(tensors, folder / f"{number}.safetensors.tmp", metadata={"format": "pt"})
+    return list(tensors)
+
+
+def _name_shards(folder: Path, written: list[list[str]], total_bytes: int) -> None:
+    """Gives the shards the names that transformers looks for, and writes the index where there are several."""
+    count = len(written)
+    names = [WEIGHTS] if count == 1 else [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    for i, name in enumerate(names):
+        (folder / f"{i}.safetensors.tmp").replace(folder / name)
+    if count > 1:
+        write_json(folder / INDEX, {"metadata": {"total_size": total_bytes},
+                                    "weight_map": {tensor: name for name, tensors in zip(names, written, strict=True) for tensor in tensors}})
+
+
+def save_generation_config(folder: Path, eos_ids: list[int], bos_id: int, pad_id: int | None) -> None:
+    """Which tokens end a generation; greedy by default, so that a run can be repeated."""
+    GenerationConfig(bos_token_id=bos_id, eos_token_id=eos_ids if len(eos_ids) > 1 else eos_ids[0], pad_token_id=pad_id, do_sample=False).save_pretrained(folder)
+
+
+def parameters_of(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
+    """The weights of a model that no engine holds, tied ones once."""
+    for name, parameter in model.named_parameters():
+        yield name, parameter.detach()

@@ -1,0 +1,170 @@
+"""A model and AdamW under DeepSpeed, with every parameter's fp32 weight and moments reachable by name, whatever the ZeRO stage.
+
+That is what makes checkpoints free of the layout: DeepSpeed's own hold one rank's flat partitions, and its loader unpickles.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")  # no op of DeepSpeed's own is compiled here
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+
+from allam.engine.device import Ranks, quiet_libraries
+from allam.engine.schedule import OptimizerSettings
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class _Calls(nn.Module):
+    """Runs any function of the model inside DeepSpeed's forward, where its hooks gather partitioned parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(self.model, *args)
+
+
+class ZeroModel:
+    """`model` in DeepSpeed's hands: forward, backward, clipped AdamW steps, and fp32 state by parameter name."""
+
+    def __init__(self, model: nn.Module, settings: OptimizerSettings, *, precision: str, zero_stage: int, micro_steps: int,
+                 ranks: Ranks) -> None:
+        self.module, self.ranks, self.clip_norm = model, ranks, settings.clip_norm
+        self.names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        masters = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in self.names.items()} if precision == "bf16" else {}
+        # DeepSpeed has no stage 0 that adds bf16 gradients up in fp32; stage 1 does the same arithmetic
+        self.stage = max(1, zero_stage) if precision == "bf16" else zero_stage
+        self._own_clipping = self.stage == 0  # DeepSpeed clips fp32 without ZeRO but doesn't tell the norm
+        quiet_libraries()
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else compiled at the first start: 30 s, and a compiler needed
+        self.engine, *_ = deepspeed.initialize(
+            model=_Calls(model), optimizer=_adamw(self.names, settings, ranks.device), dist_init_required=False,
+            config=self._config(precision, micro_steps, ranks.world_size))
+        self._make_moments()
+        for name, value in masters.items():
+            safe_set_full_fp32_param(self.names[name], value.to(ranks.device))
+
+    def _config(self, precision: str, micro_steps: int, world_size: int) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "train_batch_size": micro_steps * world_size,  # in DeepSpeed's eyes; the sequences of a micro-batch are ours to count
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": micro_steps,
+            "gradient_clipping": 0.0 if self._own_clipping else self.clip_norm,
+            "steps_per_print": None,
+            "wall_clock_breakdown": False,
+            "communication_data_type": "fp32",
+            "zero_optimization": {"stage": self.stage, "overlap_comm": False},
+        }
+        if precision == "bf16":
+            config |= {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+        return config
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)` inside the engine's forward."""
+        return self.engine(function, *args)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of `loss` (already divided by whatever it is to be divided by) to the step's."""
+        self.engine.backward(loss, scale_wrt_gas=False)
+
+    def update(self, learning_rate: float) -> float:
+        """Ends a micro-step; after the last one of a step, clips and takes AdamW's step. Returns the gradient's norm before clipping (0 within a step)."""
+        last = self.engine.is_gradient_accumulation_boundary()
+        norm = 0.0
+        if last:
+            for group in self.engine.optimizer.param_groups:
+                group["lr"] = learning_rate
+            if self._own_clipping:
+                norm = float(nn.utils.clip_grad_norm_(self.names.values(), self.clip_norm))
+        self.engine.step()
+        if last and not self._own_clipping:
+            norm = float(self.engine.get_global_grad_norm())
+        return norm
+
+    # --- state by name ---------------------------------------------------------------------------------------------------------
+
+    def _base(self) -> torch.optim.Optimizer:
+        """torch's AdamW below whatever DeepSpeed wraps around it."""
+        optimizer = self.engine.optimizer
+        return optimizer if self.stage == 0 else optimizer.optimizer  # type: ignore[no-any-return]
+
+    def _flat_parameters(self) -> list[Tensor]:
+        if self.stage == 3:
+            return list(self.engine.optimizer.fp32_partitioned_groups_flat)
+        return [p for group in self._base().param_groups for p in group["params"]]
+
+    def _make_moments(self) -> None:
+        """AdamW makes its state at the first step; a checkpoint has to be loaded before."""
+        state = self._base().state
+        for flat in self._flat_parameters():
+            state[flat] = {"step": torch.zeros((), dtype=torch.float32, device=flat.device),
+                           **{key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}}
+        if self.stage in (1, 2):
+            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """`weight/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>` in fp32 on the CPU. Collective: every rank walks it to the end."""
+        for name, parameter in self.names.items():
+            if self.stage == 0:
+                kept = self._base().state[parameter]
+                found = [parameter.detach(), *(kept[key] for key in MOMENTS)]
+            else:
+                found = [safe_get_full_fp32_param(parameter), *(safe_get_full_optimizer_state(parameter, key) for key in MOMENTS)]
+            for kind, value in zip(("weight", *MOMENTS), found, strict=True):
+                yield f"{kind}/{name}", value.to("cpu", torch.float32).reshape(self.shape(name))
+
+    def shape(self, name: str) -> torch.Size:
+        """The whole parameter's shape (ZeRO-3 leaves an empty tensor in its place)."""
+        parameter = self.names[name]
+        return parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def load(self, step: int, tensors: Callable[[str], Tensor]) -> None:
+        """Sets weights and moments from `tensors(key)`, keys as `state` names them, and AdamW's count of steps."""
+        for name, parameter in self.names.items():
+            values = {kind: tensors(f"{kind}/{name}").to(self.ranks.device) for kind in ("weight", *MOMENTS)}
+            if self.stage == 0:
+                parameter.copy_(values["weight"])
+                for key in MOMENTS:
+                    self._base().state[parameter][key].copy_(values[key])
+                continue
+            safe_set_full_fp32_param(parameter, values["weight"])
+            for key in MOMENTS:
+                safe_set_full_optimizer_state(parameter, values[key], key)
+        for flat in self._flat_parameters():
+            self._base().state[flat]["step"].fill_(step)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Copies the fp32 masters into the weights that the forward pass uses."""
+        optimizer = self.engine.optimizer
+        if self.stage == 3:
+            for i in range(len(optimizer.fp16_groups)):
+                optimizer._reassign_or_swap_out_partitioned_parameters(i)
+        elif self.stage != 0:
+            optimizer.update_lp_params()
+
+
+def _adamw(names: dict[str, nn.Parameter], settings: OptimizerSettings, device: torch.device) -> torch.optim.AdamW:
+    """AdamW that decays matrices (embeddings among them, as Llama does) and leaves norms and biases alone."""
+    matrices = [p for p in names.values() if p.ndim >= 2]
+    vectors = [p for p in names.values() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, betas=(settings.beta1, settings.beta2),
+                             eps=settings.epsilon, fused=True)
