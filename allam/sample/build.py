@@ -26,6 +26,16 @@ from allam.sample.language import score
 SEED = 20260131
 PARAGRAPHS = Path(__file__).parent / "paragraphs"
 
+README = """# The sample
+
+Written by `python -m allam.sample.build`; do not edit. `EXPECTED.json` holds the exact counts that a pipeline must arrive at.
+
+- `documents/`: 16 sources in five file formats, with planted defects; translated sources name their English originals by id
+- `chat/`: SFT conversations (some bad on purpose), preference prompts with a chosen answer, one reviewer's decision on each
+- `benchmarks/`: multiple choice and generation on phrasings that occur in no training text, open questions with references
+- `votes/`: made-up votes that illustrate the file format. Nobody was asked, and no model's answers were seen
+"""
+
 # File of each source: the formats differ so that every reader is used.
 FILES = {
     "web_en": "web_en.jsonl.gz", "books_en": "books_en.jsonl.zst", "wiki_en": "wiki_en.jsonl", "science_en": "science_en.jsonl.gz",
@@ -62,6 +72,7 @@ def build(out: Path) -> dict[str, Any]:
         "preferences": {"lines": len(prompts), "decisions": dict(sorted(Counter(d["decision"] for d in decisions).items()))},
         "paragraphs_left_out": corpus.left_out,
     }
+    _write(out / "README.md", README.encode())
     _write(out / "EXPECTED.json", json.dumps(expected, ensure_ascii=False, indent=1).encode() + b"\n")
     return expected
 
