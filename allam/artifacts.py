@@ -151,21 +151,33 @@ class ArtifactRef:
         return f"{self.kind}/{self.key[:KEY_DIGITS_IN_PATH]}"
 
 
+_DAMAGED = "remove this folder and run the same command again; what stands upstream of it is reused"
+
+
+def manifest_text(content: Mapping[str, Any]) -> str:
+    """A manifest as it stands on disk. `sha256` is over the other fields as spelt there, so that any changed byte shows."""
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    checksum = hashlib.sha256(_spelt(body).encode()).hexdigest()
+    return _spelt(body | {"sha256": checksum})
+
+
+def _spelt(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of an artifact's folder, or None where the artifact isn't done. Raises `ArtifactError` on a damaged one."""
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        text = (folder / MANIFEST).read_bytes().decode()
+        content = json.loads(text)
+        if not isinstance(content, dict) or manifest_text(content) != text:
+            raise ValueError("its content differs from its own checksum")
+        del content["sha256"]
+        return Manifest.model_validate(content)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"the manifest {folder / MANIFEST} is damaged: {error}", _DAMAGED) from None
-    try:
-        return Manifest.model_validate_json(text)
     except ValueError as error:
         raise ArtifactError(f"the manifest {folder / MANIFEST} is damaged: {str(error).splitlines()[0]}", _DAMAGED) from None
-
-
-_DAMAGED = "remove this folder and run the same command again; what stands upstream of it is reused"
 
 
 def output_files(folder: Path) -> list[Path]:
@@ -190,9 +202,9 @@ def checksum_outputs(folder: Path) -> dict[str, OutputFile]:
 
 def commit(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest, which makes the artifact done, then removes the scratch folder."""
-    for child in {folder, *(folder / p for p in manifest.outputs)}:
-        fsync_folder(child if child.is_dir() else child.parent)
-    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    for relative in sorted({parent for p in manifest.outputs for parent in Path(p).parents}):
+        fsync_folder(folder / relative)
+    write_atomic(folder / MANIFEST, manifest_text(manifest.model_dump(mode="json")))
     shutil.rmtree(folder / WORK, ignore_errors=True)
     (folder / ERROR).unlink(missing_ok=True)
 
@@ -208,13 +220,37 @@ def clear_outputs(folder: Path) -> None:
             child.unlink()
 
 
+def withdraw(folder: Path) -> None:
+    """Makes an artifact undone, so that the next run makes it again from nothing."""
+    with folder_lock(folder):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        fsync_folder(folder)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        clear_outputs(folder)
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds the artifact's lock; waits while another worker makes it. The kernel releases it when its holder dies."""
+    """Holds the artifact's lock; waits while another worker makes it. The kernel releases it when its holder dies.
+
+    The lock file says who holds it: the process and `ALLAM_LAUNCH`, the id that a launcher gives to all processes that it starts at once.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "launch": os.environ.get("ALLAM_LAUNCH", "")}))
+        file.flush()
         yield
+
+
+def lock_holder(folder: Path) -> tuple[int, str]:
+    """The process and the launch that hold the artifact's lock or held it last; (0, "") where nobody ever did."""
+    try:
+        content = json.loads((folder / LOCK).read_text())
+        return int(content["pid"]), str(content["launch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, ""
 
 
 def is_being_made(folder: Path) -> bool:
@@ -227,6 +263,21 @@ def is_being_made(folder: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def adopt(source: Path, folder: Path, manifest: Manifest, job: Mapping[str, Any]) -> Manifest:
+    """Copies what was made elsewhere (the files below `source`) into an artifact's folder and commits it; returns the manifest as written."""
+    with folder_lock(folder):
+        if read_manifest(folder) is not None:
+            raise UserError(f"{folder} is done already", "there is nothing to adopt; `allam verify` checks what is there")
+        clear_outputs(folder)
+        write_json(folder / JOB, dict(job))
+        for relative in output_files(source):
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / relative, folder / relative)
+        adopted = manifest.model_copy(update={"outputs": checksum_outputs(folder), "adopted_from": str(source)})
+        commit(folder, adopted)
+        return adopted
 
 
 # --- the store ------------------------------------------------------------------------------------------------------------------
@@ -269,10 +320,15 @@ class Store:
 
     def verify(self, folder: Path) -> list[str]:
         """What differs between an artifact's files and its manifest, one line each; an empty list where all is well."""
-        manifest = read_manifest(folder)
+        try:
+            manifest = read_manifest(folder)
+        except ArtifactError as error:
+            return [f"{MANIFEST}: {error.message}"]
         if manifest is None:
-            return ["manifest.json: missing, the artifact is not done"]
-        problems = []
+            return [f"{MANIFEST}: missing, the artifact is not done"]
+        problems = _job_differs(folder, manifest)
+        if self.folder(manifest.kind, manifest.key) != folder:
+            problems.append(f"{MANIFEST}: belongs to {self.folder(manifest.kind, manifest.key)}")
         if artifact_key(manifest.kind, manifest.version, manifest.config,
                         {name: ref["key"] for name, ref in manifest.inputs.items()}) != manifest.key:
             problems.append("manifest.json: the key doesn't follow from kind, version, config and inputs")
@@ -287,3 +343,13 @@ class Store:
         unknown = {p.as_posix() for p in output_files(folder)} - set(manifest.outputs)
         problems += [f"{relative}: not in the manifest" for relative in sorted(unknown)]
         return problems
+
+
+def _job_differs(folder: Path, manifest: Manifest) -> list[str]:
+    """Where job.json, from which the worker ran, tells another story than the manifest. Paths may differ: a store can be moved."""
+    try:
+        job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        told = {name: job[name] for name in ("name", "kind", "version", "key", "config", "inputs")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{JOB}: damaged ({type(error).__name__}: {error})"]
+    return [f"{JOB}: {name} differs from the manifest's" for name, value in told.items() if value != getattr(manifest, name)]

@@ -25,26 +25,27 @@ class FileTable:
         self.found: dict[str, FileRef] = {}
         self._cache_file = cache_file
         self._cache: dict[str, list[object]] = _read(cache_file)
-        self._locked = {path: FileRef(path=path, **entry) for path, entry in _read(lock_file).get("files", {}).items()} if lock_file else {}
-        self._lock_file = lock_file if self._locked else None
+        lock = _read(lock_file)
+        self._locked = {pattern: tuple(FileRef(path=path, **lock["files"][path]) for path in paths) for pattern, paths in lock.get("patterns", {}).items()}
+        self.patterns: dict[str, tuple[FileRef, ...]] = {}
         self._changed = False
 
     def resolve(self, field: str, pattern: str) -> tuple[FileRef, ...]:
         """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path."""
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise UserError(f"{field}: the path {pattern!r} leaves the data root", "give a path below data.root")
-        if self._lock_file is not None:
-            locked = tuple(ref for path, ref in sorted(self._locked.items()) if Path(path).match(pattern) or path.startswith(f"{pattern}/"))
-            if locked:
-                self.found.update({ref.path: ref for ref in locked})
-                return locked
+        if pattern in self._locked:
+            return self._note(pattern, self._locked[pattern])
         target = self.root / pattern
         paths = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else list(self.root.glob(pattern))
         paths = sorted(p for p in paths if p.is_file())
         if not paths:
             self.problems.append((field, f"no file at {target}"))
             return (FileRef(path=pattern, sha256=MISSING, size=0),)
-        refs = tuple(self._reference(path) for path in paths)
+        return self._note(pattern, tuple(self._reference(path) for path in paths))
+
+    def _note(self, pattern: str, refs: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
+        self.patterns[pattern] = refs
         self.found.update({ref.path: ref for ref in refs})
         return refs
 
@@ -65,8 +66,9 @@ class FileTable:
 
 
 def write_lock(path: Path, table: FileTable) -> None:
-    """Writes the lock file: every external file of the recipe with its checksum and size."""
-    write_json(path, {"files": {ref.path: {"sha256": ref.sha256, "size": ref.size} for ref in sorted(table.found.values(), key=lambda r: r.path)}})
+    """Writes the lock file: the files behind each of the recipe's paths, and the size and checksum of each."""
+    write_json(path, {"patterns": {pattern: [ref.path for ref in refs] for pattern, refs in sorted(table.patterns.items())},
+                      "files": {ref.path: {"sha256": ref.sha256, "size": ref.size} for ref in sorted(table.found.values(), key=lambda r: r.path)}})
 
 
 def lock_path(recipe_file: Path) -> Path:

@@ -96,9 +96,10 @@ class StageSpec:
 class Plan:
     """The stages of a recipe in an order in which they can run."""
 
-    def __init__(self, recipe: Recipe, root: Path) -> None:
+    def __init__(self, recipe: Recipe, root: Path, files: FileTable) -> None:
         self.recipe = recipe
         self.root = root
+        self.files = files  # the external files that the recipe's paths name
         self.specs: dict[str, StageSpec] = {}
 
     def add(self, name: str, config: Section, inputs: dict[str, str] | None = None, kind: str | None = None,
@@ -131,7 +132,8 @@ def data_root(recipe: Recipe) -> Path:
 
 def make_plan(recipe: Recipe, cache_file: Path | None = None, lock_file: Path | None = None) -> Plan:
     """All stages of the recipe with their keys. Missing files don't stop a plan: they stand in the stages' `problems`."""
-    plan, files = Plan(recipe, data_root(recipe)), FileTable(data_root(recipe), cache_file, lock_file)
+    files = FileTable(data_root(recipe), cache_file, lock_file)
+    plan = Plan(recipe, data_root(recipe), files)
     _data(plan, files)
     _tokenizer(plan, files)
     trained = _train(plan, files)
@@ -159,10 +161,11 @@ def _data(plan: Plan, files: FileTable) -> None:
         problems += missing
     natural = {name: source for name, source in sources.items() if source.kind == "natural"}
     translated = {name: source for name, source in sources.items() if source.kind == "translated"}
-    plan.add("ingest", data.ingest.model_copy(update={"sources": sources}), problems=tuple(problems))
+    plan.add("ingest", data.ingest.model_copy(update={"sources": sources, "order": tuple(sources)}), problems=tuple(problems))
     plan.add("filter", data.filter.model_copy(update={"sources": _without_files(natural)}), {"documents": "ingest"})
-    plan.add("dedup", data.dedup, {"documents": "filter"})
-    plan.add("translate", data.translate.model_copy(update={"sources": _without_files(translated)}), {"documents": "ingest", "originals": "dedup"})
+    plan.add("dedup", data.dedup.model_copy(update={"order": tuple(natural)}), {"documents": "filter"})
+    plan.add("translate", data.translate.model_copy(update={"sources": _without_files(translated), "order": tuple(translated)}),
+             {"documents": "ingest", "originals": "dedup"})
 
 
 def _without_files(sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:

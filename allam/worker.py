@@ -6,13 +6,17 @@ what to tell the user then stands in error.json.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
+import errno
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +27,21 @@ from typing import Any
 
 import psutil
 
-from allam.artifacts import ERROR, JOB, LOG, PROGRESS, WORK, Manifest, checksum_outputs, clear_outputs, commit, folder_lock, read_manifest, write_json
+from allam.artifacts import (
+    ERROR,
+    JOB,
+    LOG,
+    PROGRESS,
+    WORK,
+    Manifest,
+    checksum_outputs,
+    clear_outputs,
+    commit,
+    folder_lock,
+    lock_holder,
+    read_manifest,
+    write_json,
+)
 from allam.errors import AllamError
 
 REPORTED_PACKAGES = ("allam", "torch", "deepspeed", "transformers", "tokenizers", "sentencepiece", "datatrove", "pyarrow", "lm-eval", "numpy")
@@ -33,19 +51,35 @@ def main(folder: Path) -> int:
     """Runs the job in `folder`; returns the exit status."""
     rank = int(os.environ.get("RANK", "0"))
     os.environ.setdefault("ALLAM_PROGRESS", str(folder / PROGRESS))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _die_with_parent()
     if rank != 0:
-        _run(folder)
+        if _wait_for_rank_0(folder):
+            _run(folder)
         return 0
-    with folder_lock(folder):
-        if read_manifest(folder) is not None:
-            return 0
-        try:
-            clear_outputs(folder)
-            (folder / WORK).mkdir(exist_ok=True)
-            _run_and_commit(folder)
-        except BaseException as error:
-            return _report(folder, error)
+    try:
+        with folder_lock(folder):
+            if read_manifest(folder) is None:
+                clear_outputs(folder)
+                (folder / WORK).mkdir(exist_ok=True)
+                _run_and_commit(folder)
+            else:
+                shutil.rmtree(folder / WORK, ignore_errors=True)
+    except BaseException as error:
+        return _report(folder, error)
     return 0
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel to kill this rank when torchrun dies, which otherwise would leave it waiting for the others for half an hour."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _wait_for_rank_0(folder: Path) -> bool:
+    """Waits until rank 0 of this launch holds the lock; False where it found the artifact done."""
+    while lock_holder(folder)[1] != os.environ["ALLAM_LAUNCH"]:
+        time.sleep(0.05)
+    return read_manifest(folder) is None
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -72,7 +106,7 @@ def _run_and_commit(folder: Path) -> None:
 
 
 class _PeakMemory:
-    """The largest sum of resident memory over this process and its children, sampled every half second."""
+    """The largest sum of resident memory over all ranks of this machine and their children, in bytes, sampled every half second."""
 
     def __init__(self) -> None:
         self.peak = 0
@@ -80,6 +114,8 @@ class _PeakMemory:
 
     def _sample(self) -> None:
         me = psutil.Process()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            me = me.parent() or me  # torchrun, whose children are the ranks of this machine
         while not self._stop.wait(0.5):
             try:
                 self.peak = max(self.peak, sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]))
@@ -99,9 +135,10 @@ def _report(folder: Path, error: BaseException) -> int:
     """Writes error.json for whoever started the worker, and the traceback to the log; returns the exit status."""
     if isinstance(error, AllamError):
         message, remedy, status = error.message, error.remedy, error.exit_code
-    elif isinstance(error, OSError) and error.errno == 28:
-        message, status = f"the disk is full: {error.filename or folder}", 1
+    elif _disk_is_full(error):
+        message, status = f"the disk that holds {folder} is full", 1
         remedy = "free some space and run the same command again; the stage goes on where it was"
+        clear_outputs(folder)  # half-written and of no use, and error.json needs room
     elif isinstance(error, MemoryError):
         message, remedy, status = "out of memory", "lower micro_batch or workers in the cluster profile and run again", 1
     elif isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -115,6 +152,15 @@ def _report(folder: Path, error: BaseException) -> int:
     except OSError:
         print(f"error: {message}\n  -> {remedy}", file=sys.stderr, flush=True)
     return status
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether `error` or what caused it says so; libraries in C++ and Rust say it in words only."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def versions() -> dict[str, str]:

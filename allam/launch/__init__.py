@@ -1,1 +1,1 @@
-"""Starting workers and watching them: on this machine now, by a scheduler later."""
+"""Ways of running a stage in processes of its own: today on this machine (local.py)."""

@@ -1,0 +1,239 @@
+"""Runs one stage in worker processes of this machine, or finds that it is done, or waits for the worker that is making it.
+
+`make(...)` is the whole of it: a Prefect task, the `allam` command and a test all call it. The worker (allam/worker.py) gets a process group
+of its own, so that stopping a stage stops everything that it started; its output is appended to log.txt in the artifact's folder. A crash of
+the launcher leaves the worker alone: the next launcher finds it by the lock that it holds, and waits for it instead of starting another.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from allam.artifacts import ERROR, JOB, LOG, PROGRESS, WORK, ArtifactRef, Manifest, Store, folder_lock, is_being_made, lock_holder, write_json
+from allam.cluster import ClusterProfile
+from allam.errors import AllamError, StageFailed, UserError
+from allam.pipeline import StageSpec
+
+OnProgress = Callable[[dict[str, Any]], None]
+POLL_SECONDS = 0.1
+SECONDS_TO_STOP = 10.0  # between SIGTERM and SIGKILL
+LOG_LINES_SHOWN = 15
+RUN_AGAIN = "run the same command again; the stage goes on where it was"
+LAUNCH = "ALLAM_LAUNCH"
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `make` found or made: `made` is False where the artifact was already there."""
+
+    ref: ArtifactRef
+    manifest: Manifest
+    made: bool
+
+
+def make(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profile: ClusterProfile, on_progress: OnProgress | None = None) -> Made:
+    """Sees to it that the stage's artifact is done. `inputs` are the artifacts that it is made from, by the stage's names for them.
+
+    Raises `UserError` or `StageFailed` with the worker's own words; on any exception (a timeout, Ctrl-C) the worker's processes are gone.
+    """
+    ref, report = store.ref(spec.kind, spec.key), on_progress or (lambda state: None)
+    waited = _wait_for_live_worker(spec, ref.path, profile, report)
+    manifest = store.manifest(spec.kind, spec.key)
+    if manifest is None:
+        prepare(spec, inputs, store)
+        _run(spec, ref.path, profile, report)
+        manifest = store.manifest(spec.kind, spec.key)
+        if manifest is None:
+            raise StageFailed(f"{spec.name} ended without an error and without a manifest", f"its log is {ref.path / LOG}")
+        return Made(ref, manifest, True)
+    if (ref.path / WORK).exists():  # killed between the manifest and the removal of its scratch
+        with folder_lock(ref.path):
+            shutil.rmtree(ref.path / WORK, ignore_errors=True)
+    return Made(ref, manifest, waited)
+
+
+def prepare(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store) -> Path:
+    """Writes the folder's job.json, from which the worker runs; returns the folder."""
+    if spec.problems:
+        raise UserError(f"{spec.name} lacks files:\n" + "\n".join(f"  {p}" for p in spec.problems), "put them there, or change the recipe or data.root")
+    for name, ref in inputs.items():
+        if store.manifest(ref.kind, ref.key) is None:
+            raise UserError(f"{spec.name} needs {spec.inputs[name]}, which isn't made yet", f"`allam run RECIPE --to {spec.inputs[name]}` makes it")
+    folder = store.folder(spec.kind, spec.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / JOB, job(spec, inputs))
+    for old in (ERROR, PROGRESS):
+        (folder / old).unlink(missing_ok=True)
+    return folder
+
+
+def job(spec: StageSpec, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
+    """What stands in job.json: the stage's identity, and the absolute paths of its inputs and of the data root."""
+    return {"name": spec.name, "kind": spec.kind, "version": spec.stage.version, "key": spec.key, "config": spec.config_data,
+            "inputs": {name: {"kind": ref.kind, "key": ref.key} for name, ref in inputs.items()},
+            "paths": {name: str(ref.path) for name, ref in inputs.items()} | {"root": str(spec.root)}}
+
+
+def command(spec: StageSpec, folder: Path, profile: ClusterProfile) -> list[str]:
+    """The worker's command line: torchrun where the stage has ranks and the profile gives it more than one."""
+    if spec.stage.ranks and profile.ranks > 1:
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={profile.ranks}", "--module",
+                "allam.worker", str(folder)]
+    return [sys.executable, "-m", "allam.worker", str(folder)]
+
+
+def environment(folder: Path, profile: ClusterProfile) -> dict[str, str]:
+    """The worker's environment. Hub look-ups are off unless the caller's environment or the profile says otherwise."""
+    package_root = str(Path(__file__).parents[2])
+    variables = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    variables |= {
+        "ALLAM_CLUSTER": profile.model_dump_json(), "ALLAM_PROGRESS": str(folder / PROGRESS), LAUNCH: uuid.uuid4().hex,
+        "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONSAFEPATH": "1",  # else files in the artifact's folder, the working directory, could be imported
+        "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
+    }
+    variables |= {name: str(profile.threads) for name in THREAD_VARIABLES}
+    for name in OFFLINE_VARIABLES:
+        variables.setdefault(name, "1")
+    return variables | profile.environment
+
+
+def _run(spec: StageSpec, folder: Path, profile: ClusterProfile, report: OnProgress) -> None:
+    arguments = command(spec, folder, profile)
+    with open(folder / LOG, "a", encoding="utf-8") as log:
+        log.write(f"--- {datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {' '.join(arguments)}\n")
+        log.flush()
+        start_of_log = log.tell()
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True,
+                                   env=environment(folder, profile))
+    try:
+        status = _watch(spec, process, folder, profile, report)
+    finally:
+        _stop(process)
+    if status != 0:
+        raise _failure(spec, folder, status, start_of_log)
+
+
+def _watch(spec: StageSpec, process: subprocess.Popen[bytes], folder: Path, profile: ClusterProfile, report: OnProgress) -> int:
+    """Follows the worker to its end; returns its exit status, negative for a signal. It stays a zombie, so that its group's number isn't reused."""
+    deadline, relay = time.monotonic() + profile.timeout_hours * 3600, _Relay(folder, report)
+    while True:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if ended is not None:
+            return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        relay()
+        if time.monotonic() > deadline:
+            raise StageFailed(f"{spec.name} ran longer than {profile.timeout_hours:g} hours and was stopped",
+                              f"raise timeout_hours in the cluster profile and {RUN_AGAIN}")
+        time.sleep(POLL_SECONDS)
+
+
+class _Relay:
+    """Passes progress.json on whenever it has changed."""
+
+    def __init__(self, folder: Path, report: OnProgress) -> None:
+        self.path, self.report, self.seen = folder / PROGRESS, report, 0
+
+    def __call__(self) -> None:
+        try:
+            changed = self.path.stat().st_mtime_ns
+            if changed == self.seen:
+                return
+            state = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        self.seen = changed
+        self.report(state)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the worker's whole process group, itself and whatever it started; first with SIGTERM, unless it has ended by itself."""
+    if process.returncode is not None:
+        return
+    if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        while time.monotonic() < deadline and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            time.sleep(POLL_SECONDS)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _failure(spec: StageSpec, folder: Path, status: int, start_of_log: int) -> AllamError:
+    """The error to raise for a worker that failed: its own words where it left any."""
+    try:
+        told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
+        kind = UserError if told["exit_code"] == UserError.exit_code else StageFailed
+        return kind(f"{spec.name}: {told['message']}", told["remedy"])
+    except (OSError, ValueError, KeyError):
+        pass
+    with open(folder / LOG, "rb") as log:
+        log.seek(start_of_log)
+        lines = log.read().decode(errors="replace").splitlines()
+    if shutil.disk_usage(folder).free < 1 << 20:
+        return StageFailed(f"{spec.name}: the disk that holds {folder} is full", f"free some space and {RUN_AGAIN}")
+    if status == -signal.SIGKILL or any("exitcode: -9" in line or "Signal 9 (SIGKILL)" in line for line in lines):
+        return StageFailed(f"{spec.name}: a worker was killed (SIGKILL), most likely because memory ran out",
+                           f"lower micro_batch, workers or ranks in the cluster profile and {RUN_AGAIN}")
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    tail = "\n".join(f"  | {line}" for line in lines[-LOG_LINES_SHOWN:])
+    return StageFailed(f"{spec.name}: its worker {how} and left no message; its log ends with\n{tail}", f"the whole log is {folder / LOG}")
+
+
+# --- workers that other launchers started ---------------------------------------------------------------------------------------
+
+def _wait_for_live_worker(spec: StageSpec, folder: Path, profile: ClusterProfile, report: OnProgress) -> bool:
+    """Waits while a worker makes the artifact; returns whether there was one. What a dead one left running is ended."""
+    if not folder.is_dir():
+        return False
+    deadline, relay, waited = time.monotonic() + profile.timeout_hours * 3600, _Relay(folder, report), False
+    while is_being_made(folder):
+        pid, launch = lock_holder(folder)
+        if launch and not _belongs_to(pid, launch):
+            end_leftovers(launch)
+        waited = True
+        relay()
+        if time.monotonic() > deadline:
+            raise StageFailed(f"{spec.name} is being made by process {pid}, which didn't end within {profile.timeout_hours:g} hours",
+                              f"look into {folder / LOG}; end that process if it is stuck")
+        time.sleep(POLL_SECONDS)
+    _, launch = lock_holder(folder)
+    if launch:
+        end_leftovers(launch)
+    return waited
+
+
+def _belongs_to(pid: int, launch: str) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(LAUNCH) == launch
+    except psutil.Error:
+        return False
+
+
+def end_leftovers(launch: str) -> None:
+    """Kills processes of a launch whose worker is dead (its helpers outlive a `kill -9`), lest they write into the folder or keep its lock."""
+    for process in psutil.process_iter():
+        if process.pid != os.getpid() and _belongs_to(process.pid, launch):
+            try:
+                process.kill()
+            except psutil.Error:
+                continue

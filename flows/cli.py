@@ -1,0 +1,309 @@
+"""The `allam` command. `plan`, `stage`, `ls`, `show`, `verify`, `adopt`, `lock` and `recipes` need neither Prefect nor torch; `run` is the Prefect flow.
+
+Exit status: 0 done, 2 the user's mistake, 1 a failure. ALLAM_DEBUG=1 shows the traceback of an error.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from allam.artifacts import Manifest, adopt, read_manifest, withdraw
+from allam.errors import AllamError, ArtifactError, StageFailed, UserError
+from allam.files import lock_path, write_lock
+from allam.history import explain, record, remade
+from allam.launch.local import Made, job, make
+from allam.pipeline import make_plan
+from allam.recipe import load, locate, packaged
+from allam.worker import git_revision, versions
+from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
+from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, table
+from tasks.words import flat, number, size
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
+                  help="From raw English and Arabic text and an English-centred model to an aligned bilingual model and a report.")
+
+
+def _recipe_names(incomplete: str) -> list[str]:
+    return [name for name in packaged() if name.startswith(incomplete)]
+
+
+def _stage_names(context: typer.Context, incomplete: str) -> list[str]:
+    try:
+        plan = make_plan(load(context.params.get("recipe") or "demo"))
+    except AllamError:
+        return []
+    return [name for name in plan.specs if name.startswith(incomplete)]
+
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe of the package (`allam recipes` lists them) or the path of a YAML file.", metavar="RECIPE",
+                                           autocompletion=_recipe_names)]
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="The recipe that the stage belongs to.", autocompletion=_recipe_names)]
+StageName = Annotated[str, typer.Argument(help="A stage, as `allam plan` names it.", metavar="STAGE", autocompletion=_stage_names)]
+Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="FIELD=VALUE", help="Set a field of the recipe, such as "
+                                                     "train.continue.tokens=1000000. May be repeated.")]
+To = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage; only what it needs is made.", autocompletion=_stage_names)]
+Force = Annotated[list[str] | None, typer.Option("--force", metavar="STAGE", autocompletion=_stage_names,
+                                                 help="Make this stage again though it is done, and what is downstream of it. May be repeated.")]
+Cluster = Annotated[str | None, typer.Option("--cluster", metavar="PROFILE", help="Where it runs: laptop (the default), a name from "
+                                             "infra/profiles/, or the path of a YAML file. Never changes what is made.")]
+StorePath = Annotated[str | None, typer.Option("--store", metavar="FOLDER", help="The folder of all artifacts; else $ALLAM_STORE, else ./runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@app.command()
+def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Overrides = None, cluster: Cluster = None, store: StorePath = None,
+         as_json: Json = False) -> None:
+    """Show every stage: its key, whether it is done, why not, and what training will take. Runs nothing."""
+    run = open_run(recipe, overrides or [], cluster, store)
+    statuses = explain(run.plan, run.store, to, force or [])
+    costs = _estimates(run)
+    costs = {status.spec.name: costs[status.spec.name] for status in statuses if status.spec.name in costs}
+    if as_json:
+        stages = [{"name": s.spec.name, "kind": s.spec.kind, "key": s.spec.key, "state": s.state, "why": s.why,
+                   "folder": str(run.store.folder(s.spec.kind, s.spec.key)), "estimate": costs.get(s.spec.name)} for s in statuses]
+        _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "stages": stages})
+    else:
+        show_plan(statuses, costs)
+
+
+@app.command()
+def run(recipe: RecipeName, to: To = None, force: Force = None, cluster: Cluster = None, overrides: Overrides = None, store: StorePath = None) -> None:
+    """Run a recipe through Prefect: make what isn't done, reuse what is.
+
+    The server is the one at PREFECT_API_URL, else a temporary one whose database lies in the store.
+    """
+    opened = open_run(recipe, overrides or [], cluster, store)
+    specs = opened.plan.upstream(to) if to else list(opened.plan.specs.values())
+    remade(opened.plan, force or [])
+    refuse_missing_files(opened, specs)
+    opened.store.root.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _stop)
+    from flows.server import prefect_server
+
+    with prefect_server(opened.store.root):
+        from flows.pipeline import pipeline
+        from tasks.stage import watcher
+
+        watcher.set(LiveLines(spec.name for spec in specs))
+        pipeline(recipe=_portable(recipe), overrides=overrides or [], cluster=_portable(cluster) if cluster else None, store=str(opened.store.root), to=to,
+                 force=force or [])
+    show_results(opened.plan, opened.store)
+
+
+@app.command()
+def stage(name: StageName, recipe: RecipeOption, force: Annotated[bool, typer.Option("--force", help="Make it again though it is done.")] = False,
+          overrides: Overrides = None, cluster: Cluster = None, store: StorePath = None) -> None:
+    """Run one stage alone, without a server. What it is made from must be there."""
+    opened = open_run(recipe, overrides or [], cluster, store)
+    signal.signal(signal.SIGTERM, _stop)
+    out.print(str(_make(opened, name, force).ref.path))
+
+
+@app.command("ls")
+def list_artifacts(store: StorePath = None, as_json: Json = False) -> None:
+    """List the artifacts in the store, done or not."""
+    place, rows = open_store(store), []
+    for folder in place.folders():
+        try:
+            manifest, state = read_manifest(folder), "done"
+        except ArtifactError:
+            manifest, state = None, "damaged"
+        state = state if manifest or state == "damaged" else "not done"
+        total = sum(output.size for output in manifest.outputs.values()) if manifest else None
+        rows.append({"kind": folder.parent.name, "key": folder.name, "stage": manifest.name if manifest else None, "state": state, "bytes": total,
+                     "made": manifest.started_at if manifest else None, "path": str(folder)})
+    if as_json:
+        _print_json(rows)
+        return
+    shown = table("artifact", "stage", "state", "size", "made", right=("size",))
+    for row in sorted(rows, key=lambda row: str(row["made"] or "~")):
+        shown.add_row(f"{row['kind']}/{row['key']}", row["stage"] or "", str(row["state"]), size(row["bytes"]) if row["bytes"] is not None else "",
+                      str(row["made"] or ""))
+    out.print(shown if rows else f"no artifacts below {place.root}")
+
+
+@app.command()
+def show(key: Annotated[str, typer.Argument(help="The first digits of an artifact's key, with or without its kind: pack/3f2a.", metavar="KEY")],
+         store: StorePath = None, as_json: Json = False) -> None:
+    """Show one artifact: what made it, from what, its figures and its files."""
+    folder = open_store(store).find(key)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder} is not done", f"its log is {folder / 'log.txt'}")
+    if as_json:
+        _print_json(manifest.model_dump(mode="json") | {"path": str(folder)})
+    else:
+        show_manifest(manifest, ((name, number(value)) for name, value in flat(manifest.metrics)))
+
+
+@app.command()
+def verify(keys: Annotated[list[str] | None, typer.Argument(help="Keys as for `show`, or `all` (the default).", metavar="[KEY]...")] = None,
+           store: StorePath = None, as_json: Json = False) -> None:
+    """Check the files of artifacts against the checksums in their manifests."""
+    place = open_store(store)
+    folders = place.folders() if not keys or keys == ["all"] else [place.find(key) for key in keys]
+    if not keys or keys == ["all"]:
+        folders = [folder for folder in folders if (folder / "manifest.json").exists()]
+    problems = {f"{folder.parent.name}/{folder.name}": place.verify(folder) for folder in folders}
+    if as_json:
+        _print_json(problems)
+    for label, lines in problems.items():
+        for line in lines if not as_json else []:
+            out.print(f"{label}: {line}")
+    bad = sum(bool(lines) for lines in problems.values())
+    if bad:
+        raise ArtifactError(f"{bad} of {len(folders)} artifacts are not what their manifests say",
+                            "remove their folders and run the recipe again; what stands upstream is reused")
+    if not as_json:
+        out.print(f"{len(folders)} artifacts are what their manifests say")
+
+
+@app.command("adopt")
+def adopt_artifact(name: StageName, path: Annotated[Path, typer.Argument(help="The folder that holds the stage's outputs.", metavar="PATH")],
+                   recipe: RecipeOption, overrides: Overrides = None, store: StorePath = None) -> None:
+    """Take the outputs in PATH, made elsewhere, as the stage's artifact, instead of making it."""
+    opened = open_run(recipe, overrides or [], None, store)
+    opened.plan.upstream(name)
+    spec, source = opened.plan.specs[name], path.expanduser().resolve()
+    told = job(spec, inputs_of(opened, spec))
+    manifest = Manifest(**{field: told[field] for field in ("name", "kind", "version", "key", "config", "inputs")}, outputs={},
+                        metrics=_metrics_beside(source, spec.kind), started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                        seconds=0, peak_memory_bytes=0, world_size=1, versions=versions(), git_revision=git_revision())
+    folder = opened.store.folder(spec.kind, spec.key)
+    adopt(source, folder, manifest, told)
+    record(opened.plan, opened.store, [name])
+    out.print(str(folder))
+
+
+@app.command()
+def lock(recipe: RecipeName, overrides: Overrides = None) -> None:
+    """Write down the recipe's external files with their checksums, beside the recipe; new files then are an explicit change."""
+    loaded, target = load(recipe, overrides or []), lock_path(locate(recipe))
+    files = make_plan(loaded).files
+    if files.problems:
+        raise UserError("files are missing:\n" + "\n".join(f"  {field}: {problem}" for field, problem in files.problems),
+                        "put them there, or change the recipe")
+    write_lock(target, files)
+    out.print(f"{target}: {len(files.found)} files")
+
+
+@app.command()
+def report(recipe: RecipeName, overrides: Overrides = None, store: StorePath = None, as_json: Json = False) -> None:
+    """Print the results of a finished run and the path of its HTML report, which is made where it isn't yet."""
+    opened = open_run(recipe, overrides or [], None, store)
+    _make(opened, "report", False)
+    if as_json:
+        _print_json({"report": report_file(opened.plan, opened.store), "results": results(opened.plan, opened.store)})
+    else:
+        show_results(opened.plan, opened.store)
+
+
+@app.command()
+def recipes(as_json: Json = False) -> None:
+    """List the recipes that ship in the package."""
+    found = {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in packaged().items()}
+    if as_json:
+        _print_json(found)
+        return
+    shown = table("recipe", "what it is")
+    for name, words in found.items():
+        shown.add_row(name, words)
+    out.print(shown)
+
+
+def _make(opened: Run, name: str, force: bool) -> Made:
+    """One stage through the launcher, with a live line."""
+    opened.plan.upstream(name)
+    spec, lines = opened.plan.specs[name], LiveLines([name])
+    refuse_missing_files(opened, [spec])
+    inputs = inputs_of(opened, spec)
+    missing = [spec.inputs[n] for n, ref in inputs.items() if opened.store.manifest(ref.kind, ref.key) is None]
+    if missing:
+        raise UserError(f"{name} is made from {', '.join(dict.fromkeys(missing))}, which {'is' if len(set(missing)) == 1 else 'are'} not made yet",
+                        f"`allam run RECIPE --to {name}` makes them, too")
+    if force and opened.store.folder(spec.kind, spec.key).is_dir():
+        withdraw(opened.store.folder(spec.kind, spec.key))
+    lines.started(name)
+    try:
+        made = make(spec, inputs, opened.store, opened.profile, lambda state: lines.progressed(name, state))
+    except BaseException as error:
+        lines.failed(name, error)
+        raise
+    lines.finished(name, made)
+    record(opened.plan, opened.store, [name])
+    return made
+
+
+def _estimates(opened: Run) -> dict[str, dict[str, float]]:
+    """Tokens, FLOPs, device hours, energy and CO2 of the training stages, by stage."""
+    try:
+        from allam.train.estimate import estimate
+    except ImportError:
+        return {}
+    return estimate(opened.plan, opened.profile)
+
+
+def _metrics_beside(source: Path, kind: str) -> dict[str, Any]:
+    """The metrics of an artifact that is adopted from another store; none of a folder of any other origin."""
+    if not source.is_dir() or not any(source.iterdir()):
+        raise UserError(f"there are no files in {source}", "give the folder that holds the stage's outputs")
+    manifest = read_manifest(source)
+    if manifest is not None and manifest.kind != kind:
+        raise UserError(f"{source} holds an artifact of {manifest.kind!r}, not of {kind!r}", "give the folder that holds this stage's outputs")
+    return manifest.metrics if manifest else {}
+
+
+def _portable(name_or_path: str) -> str:
+    """A path made absolute; a name as it is. Flow runs may happen in another folder."""
+    return str(Path(name_or_path).resolve()) if Path(name_or_path).suffix else name_or_path
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The `allam` command: runs a subcommand and turns errors into messages and exit codes."""
+    try:
+        app()
+    except AllamError as error:
+        status = _explain(error)
+    except KeyboardInterrupt:
+        status = _explain(StageFailed("stopped", "run the same command again; it goes on where it was"))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        status = _explain(StageFailed(f"the disk is full: {error.filename or error}", "free some space and run the same command again") if full
+                          else StageFailed(str(error), "check the path and its permissions"))
+    except Exception as error:  # noqa: BLE001
+        status = _explain(StageFailed(f"{type(error).__name__}: {error}", "this is a mistake in the program: ALLAM_DEBUG=1 shows where"))
+    else:
+        status = 0
+    sys.exit(status)
+
+
+def _explain(error: AllamError) -> int:
+    if os.environ.get("ALLAM_DEBUG") == "1":
+        traceback.print_exc()
+    show_error(error)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Prefect tasks: one named task a stage, by area. What they share stands in stage.py."""

@@ -1,0 +1,8 @@
+"""The tasks of the area `data` (paper §2.1)."""
+
+from tasks.stage import stage_task
+
+ingest = stage_task("ingest", "Reads raw files into the one document schema; sets aside what can't be read.")
+filter = stage_task("filter", "Drops documents by language, length, spam and stop words, each with its reason.")
+dedup = stage_task("dedup", "Drops duplicate URLs and exact duplicates.")
+translate = stage_task("translate", "Takes in translated text, with the link to its English source.")

@@ -1,0 +1,139 @@
+"""What all tasks share: make a stage's artifact or find it made, show its progress in the UI, and say what it made.
+
+There is one truth, the manifest on disk: the task looks for it first (allam.launch.local.make does), Prefect's own result cache is off, and what
+a task returns is a small `ArtifactRef`. A retry after a crash goes on in the same folder; a mistake of the user's is not retried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from prefect import Task, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import task
+
+from allam.artifacts import ArtifactRef, Manifest, Store
+from allam.cluster import ClusterProfile
+from allam.errors import AllamError, UserError
+from allam.launch.local import Made, make
+from allam.pipeline import STAGES, StageSpec
+from tasks.words import made_markdown, progress_line
+
+SECONDS_BETWEEN_UI_UPDATES, SECONDS_BETWEEN_LOG_LINES = 3.0, 15.0
+SPARE_SECONDS = 60.0  # the launcher's own timeout comes first, so that it can stop the worker and say so
+StageTask = Task[[StageSpec, Mapping[str, ArtifactRef], Store, ClusterProfile], ArtifactRef]
+
+
+class Watcher(Protocol):
+    """Whoever follows a run from within its process: the terminal's live line."""
+
+    def started(self, name: str) -> None:
+        """A stage begins; it may turn out to be done."""
+
+    def progressed(self, name: str, state: Mapping[str, Any]) -> None:
+        """A new state of a stage's progress (see allam/progress.py)."""
+
+    def finished(self, name: str, made: Made) -> None:
+        """A stage is done."""
+
+    def failed(self, name: str, error: BaseException) -> None:
+        """A stage failed."""
+
+
+watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+def stage_task(kind: str, description: str, *, devices: bool = False, retry_delay_seconds: float = 10.0) -> StageTask:
+    """The Prefect task of a kind of stage. `devices` tags those that compute with a model, for a limit on how many run at once."""
+    tags = [STAGES[kind].area, *(["devices"] if devices else [])]
+    return task(name=kind, description=description, tags=tags, cache_policy=NO_CACHE, persist_result=False, retry_delay_seconds=retry_delay_seconds,
+                retry_condition_fn=_is_worth_a_retry)(_run_stage)
+
+
+def run_stage(stage: StageTask, spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profile: ClusterProfile) -> ArtifactRef:
+    """Calls a stage's task with the name, the retries and the timeout that this run gives it."""
+    verb = "make" if store.manifest(spec.kind, spec.key) is None else "reuse"
+    run = stage.with_options(task_run_name=f"{spec.name}: {verb}", retries=profile.retries, timeout_seconds=profile.timeout_hours * 3600 + SPARE_SECONDS)
+    return run(spec, inputs, store, profile)
+
+
+def _is_worth_a_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), UserError)
+
+
+def _run_stage(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profile: ClusterProfile) -> ArtifactRef:
+    """One stage: made, or found made."""
+    followed, log = watcher.get() or _Nobody(), get_run_logger()
+    followed.started(spec.name)
+    reports = _Reports(spec, lambda state: followed.progressed(spec.name, state), log.info)
+    try:
+        made = make(spec, inputs, store, profile, reports)
+    except BaseException as error:
+        followed.failed(spec.name, error)
+        if isinstance(error, AllamError):
+            log.error(str(error))
+        raise
+    reports.close()
+    followed.finished(spec.name, made)
+    log.info("%s %s: %s", spec.name, "made" if made.made else "reused", made.ref.path)
+    _publish(made.manifest, made)
+    return made.ref
+
+
+def _publish(manifest: Manifest, made: Made) -> None:
+    create_markdown_artifact(made_markdown(manifest, made.ref.path, made.made), key=artifact_name(manifest.name),
+                             description=f"{manifest.name}, {'made' if made.made else 'reused'}: {made.ref.label}")
+
+
+def artifact_name(stage: str) -> str:
+    """The key of a stage's artifact in Prefect's UI, which allows lower case, digits and dashes."""
+    return stage.replace("_", "-")
+
+
+@dataclass
+class _Nobody:
+    """Watches without a word."""
+
+    def started(self, name: str) -> None: ...
+    def progressed(self, name: str, state: Mapping[str, Any]) -> None: ...
+    def finished(self, name: str, made: Made) -> None: ...
+    def failed(self, name: str, error: BaseException) -> None: ...
+
+
+class _Reports:
+    """Passes a stage's progress on: at once to the terminal, every few seconds to the UI's bar and its log."""
+
+    def __init__(self, spec: StageSpec, watch: Callable[[Mapping[str, Any]], None], log: Callable[[str], None]) -> None:
+        self.spec, self.watch, self.log = spec, watch, log
+        self.artifact: UUID | None = None
+        self.shown = self.logged = time.monotonic()  # what is done within seconds needs no bar
+
+    def __call__(self, state: Mapping[str, Any]) -> None:
+        self.watch(state)
+        now = time.monotonic()
+        if now - self.shown >= SECONDS_BETWEEN_UI_UPDATES:
+            self.shown = now
+            self._show(state)
+        if now - self.logged >= SECONDS_BETWEEN_LOG_LINES:
+            self.logged = now
+            self.log(f"{self.spec.name}: {progress_line(state)}")
+
+    def _show(self, state: Mapping[str, Any]) -> None:
+        total = state.get("total")
+        percent = min(100.0, 100.0 * state["done"] / total) if total else 0.0
+        if self.artifact is None:
+            self.artifact = create_progress_artifact(percent, key=f"{artifact_name(self.spec.name)}-progress", description=progress_line(state))
+        else:
+            update_progress_artifact(self.artifact, percent, description=progress_line(state))
+
+    def close(self) -> None:
+        """Fills the bar of a stage that is done."""
+        if self.artifact is not None:
+            update_progress_artifact(self.artifact, 100.0, description="done")
