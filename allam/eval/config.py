@@ -45,6 +45,7 @@ class VotesConfig(Section):
     """Elo ratings from people's votes (§4.3)."""
 
     path: str | None = paper("4.3", "JSON Lines of votes below `data.root`; null: none yet", None)
+    evaluators: int = paper("4.3", "people who judge each comparison; their majority counts, one more breaks a tie", 3, ge=1)
     k: float = assumed("the paper gives none; the resulting ratings are close to 1,000 in its Table 7", "step of one comparison", 4.0, gt=0)
     initial: float = paper("4.3, Table 7", "rating of a model before its first comparison", 1000.0)
     permutations: int = assumed("Elo depends on the order of comparisons", "random orders that the rating is averaged over", 200, ge=1)
