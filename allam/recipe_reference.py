@@ -17,18 +17,18 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from allam.recipe import Recipe, packaged
+from allam.recipe import Recipe
 
 HEAD = """# The recipe, field by field
 
 A recipe says *what* is made: it is YAML, and everything in it is part of the identity of what it makes. Where it runs is no part of it
-(see [clusters](clusters.md)). `allam run RECIPE --set section.field=value` changes a field without an edit, and a key that no section has is
+(that is a cluster profile, `infra/profiles/`). `allam run RECIPE --set section.field=value` changes a field without an edit, and a key that no section has is
 refused. Defaults need not be written down; a field without a default must be.
 
 **Origin** says where a field or its value comes from: `paper §x` for what the paper *ALLaM: Large Language Models for Arabic and
 English* states there, `assumed` with the reason for what it leaves open.
 
-This page is generated from the models (`python -m allam.recipe_reference > docs/recipe.md`); change a field's description, not this file.
+The recipes of the package lie in `allam/recipes/`; start from `demo.yaml`. This page is generated from the models (`python -m allam.recipe_reference > docs/recipe.md`); change a field's description, not this file.
 """
 
 
@@ -135,7 +135,7 @@ def table(section: type[BaseModel]) -> list[str]:
 
 def reference() -> str:
     """The whole page."""
-    lines = [HEAD, f"Recipes of the package: {', '.join(f'`{name}`' for name in packaged())}.", ""]
+    lines = [HEAD]
     for section, path in sections().items():
         lines += [f"## {section.__name__}", "", f"`{path}`. {_docstring(section)}" if path else _docstring(section), "", *table(section), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from allam.report.read import Artifacts
-from allam.report.words import sentence, shortened
+from allam.report.words import is_arabic, sentence, shortened
 
 DROPPED = {
     "empty_response": "the assistant says nothing", "too_short": "an assistant turn is shorter than the limit", "too_long": "an assistant turn is longer than the limit",
@@ -33,7 +33,7 @@ def _curated(artifacts: Artifacts) -> dict[str, Any] | None:
         dropped.update(counts.get("set_aside", {}))
     first: dict[str, dict[str, Any]] = {}
     for record in artifacts.lines("curate", "dropped.jsonl", RECORDS_READ):
-        first.setdefault(str(record.get("reason", "")), {"detail": str(record.get("detail") or ""), "text": shortened(str(record.get("text", "")), 200)})
+        first.setdefault(str(record.get("reason", "")), {"detail": str(record.get("detail") or ""), "lines": shortened(str(record.get("text", "")), 200).splitlines()})
     return {"in": sum(c["in"] for c in funnel.values()), "out": sum(c["out"] for c in funnel.values()), "dropped": sorted(dropped.items()), "examples": first}
 
 
@@ -52,7 +52,7 @@ def _reviewed(artifacts: Artifacts) -> dict[str, Any] | None:
         kind = (pair.get("decision"), pair.get("language"))
         if kind not in seen and len(shown) < EXAMPLES:
             seen.add(kind)
-            shown.append({"messages": _turns(pair.get("messages")), "chosen": shortened(str(pair.get("chosen", ""))),
+            shown.append({"messages": _turns(pair.get("messages")), "arabic": is_arabic(str(pair.get("chosen", ""))), "chosen": shortened(str(pair.get("chosen", ""))),
                           "rejected": shortened(str(pair.get("rejected", ""))), "decision": str(pair.get("decision", ""))})
     return {"prompts": metrics.get("prompts"), "pairs": metrics.get("pairs", len(pairs)), "waiting": metrics.get("waiting"),
             "decisions": {sentence(name): number for name, number in (metrics.get("decisions") or {}).items() if number}, "shown": shown}

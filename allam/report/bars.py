@@ -19,13 +19,13 @@ class Bar:
 
 
 def grouped_bars(groups: Sequence[str], series: Sequence[Key], bars: Mapping[tuple[str, str], Bar], title: str, y_label: str,
-                 show: Callable[[float], str] = plain, top: float | None = None, width: int = 720, height: int = 300) -> Chart:
+                 show: Callable[[float], str] = plain, axis_show: Callable[[float], str] = plain, top: float | None = None, width: int = 720, height: int = 300) -> Chart:
     """Upright bars, `bars[group, series label]`, with error bars, chance as a dotted line across a group, and values above where they fit."""
     highest = max([b.value + (b.error or 0) for b in bars.values() if b.value is not None] or [1.0])
     low, high = (0.0, top) if top is not None else nice_domain([0.0, highest * 1.06], from_zero=True)
-    left, right = left_margin(low, high, y_label, show), width - 10.0
+    left, right = left_margin(low, high, y_label, axis_show), width - 10.0
     y = Scale(low, high, height - 34, 18)
-    parts = y_axis(y, left, right, y_label, show=show) + [line(left, y.start, right, y.start, "axis")]
+    parts = y_axis(y, left, right, y_label, show=axis_show) + [line(left, y.start, right, y.start, "axis")]
     room = (right - left) / max(len(groups), 1)
     thick = min(46.0, room * 0.82 / max(len(series), 1))
     for g, group in enumerate(groups):
@@ -35,7 +35,7 @@ def grouped_bars(groups: Sequence[str], series: Sequence[Key], bars: Mapping[tup
             bar = bars.get((group, key.label), Bar(None))
             parts += _bar(bar, start + thick * s, thick, y, key, group, show)
         chances = [b.chance for k in series if (b := bars.get((group, k.label))) is not None and b.chance is not None]
-        if chances:
+        if chances and chances[0] > low:
             parts.append(line(start - 5, y(chances[0]), start + thick * len(series) + 5, y(chances[0]), "chance"))
     return drawing(parts, width, height, title, series)
 
@@ -59,7 +59,7 @@ def _bar(bar: Bar, x: float, thick: float, y: Scale, key: Key, group: str, show:
 def stacked_shares(rows: Sequence[str], series: Sequence[Key], values: Mapping[tuple[str, str], float], title: str, x_label: str, width: int = 720) -> Chart:
     """One horizontal bar a row, its parts as shares of the row's total."""
     left = 14 + max((len(row) for row in rows), default=0) * CHARACTER
-    high, right = 27.0, width - 14.0
+    high, right = 27.0, width - 24.0
     bottom = 8 + high * len(rows)
     x = Scale(0, 1, left, right)
     parts = []

@@ -47,6 +47,11 @@ class Source:
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)
     adds_up: bool = True
 
+    @property
+    def text(self) -> str:
+        """What the source holds: `Arabic web`, `Arabic web, translated`."""
+        return f"{LANGUAGES.get(self.language, self.language)} {self.domain}" + (", translated" if self.kind == "translated" else "")
+
     def by_group(self) -> Counter[str]:
         """Lost documents by the groups of `REASONS`."""
         groups: Counter[str] = Counter()
@@ -90,7 +95,7 @@ def funnel_section(artifacts: Artifacts) -> dict[str, Any] | None:
     colours = dict(zip([*REASONS, "other"], [*COLOURS, "k8"], strict=True))
     series = [Key("kept", KEPT), *(Key(colours[g], g) for g in groups)]
     values = {(s.name, g): float(n) for s in sources for g, n in [*s.by_group().items(), (KEPT, s.kept)]}
-    reasons = sorted({key for s in sources for key in s.lost}, key=lambda key: (STAGES.index(key[0]), key[1]))
+    reasons = sorted({key for s in sources for key in s.lost}, key=lambda key: (STAGES.index(key[0]), _place(key[1])))
     return {
         "sources": sources, "groups": groups, "reasons": reasons, "explained": EXPLAINED, "totals": totals(sources),
         "chart": stacked_shares([s.name for s in sources], series, values, "Share of each source's records kept and lost, by reason", "share of the records read"),
@@ -111,7 +116,13 @@ def examples(artifacts: Artifacts) -> list[dict[str, Any]]:
                     shown.append(_example(record))
                     seen[reason] += 1
     return [{"stage": stage, "reason": reason, "explained": EXPLAINED.get(reason, sentence(reason)), "records": records}
-            for (stage, reason), records in found.items()]
+            for (stage, reason), records in sorted(found.items(), key=lambda item: (STAGES.index(item[0][0]), _place(item[0][1])))]
+
+
+def _place(reason: str) -> tuple[int, str]:
+    """Where a reason stands in the order in which a document meets it."""
+    order = [r for reasons in REASONS.values() for r in reasons]
+    return (order.index(reason) if reason in order else len(order)), reason
 
 
 def _example(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from allam.report.read import MODELS, Artifacts
 from allam.report.svg import Key
 from allam.report.words import LANGUAGES, is_arabic, model_name, percent
 
-GROUPS = {"both": "natural text in both", "english": "English text only", "arabic": "Arabic text only", "translated": "English text and its translations"}
+GROUPS = {"both": "natural text in both", "english": "English text only", "arabic": "Arabic text only", "translated": "English and translations of it"}
 SEEN = {  # how the facts of a group reached a model that is asked in this language
     "en": {"both": "own", "english": "own", "translated": "own", "arabic": "other"},
     "ar": {"both": "own", "arabic": "own", "translated": "translated", "english": "other"},
@@ -86,7 +86,7 @@ def _group_chart(name: str, groups: list[str], keys: list[Key], by_model: dict[s
             if cell:
                 chance = cell.get("chance", results[name].get("chance"))
                 bars[GROUPS[group], key.label] = Bar(cell["accuracy"], cell.get("stderr"), chance)
-    return grouped_bars([GROUPS[g] for g in groups], keys, bars, f"Accuracy on {name} by group of facts", "accuracy", lambda v: percent(v, 0), top=1.0,
+    return grouped_bars([GROUPS[g] for g in groups], keys, bars, f"Accuracy on {name} by group of facts", "accuracy", lambda v: percent(v, 0), lambda v: percent(v, 0), top=1.0,
                         width=860, height=250)
 
 
@@ -113,10 +113,11 @@ def conversations(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shown: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for question in questions.values():
         asked = " ".join(str(m.get("content", "")) for m in question["messages"]) or next(iter(question["answers"].values()), "")
-        language = shown[is_arabic(asked)]
+        arabic = is_arabic(asked)
+        language = shown[arabic]
         if len(language) < CONVERSATIONS:
             order = [*(m for m in JUDGED if m in question["answers"]), *(m for m in question["answers"] if m not in JUDGED)]
-            language.append(question | {"answers": [(model_name(m), question["answers"][m]) for m in order]})
+            language.append(question | {"arabic": arabic, "answers": [(model_name(m), question["answers"][m]) for m in order]})
     return shown[False] + shown[True]
 
 

@@ -67,7 +67,7 @@ def line_chart(lines: Sequence[Line], title: str, x_label: str, y_label: str, wi
 def _keys(lines: Sequence[Line]) -> list[Key]:
     keys: list[Key] = []
     for item in lines:
-        key = Key(item.colour, item.label, item.dashed)
+        key = Key(item.colour, item.label, "dashed" if item.dashed else "faint" if item.faint else "line")
         if item.label and key not in keys:
             keys.append(key)
     return keys
@@ -86,11 +86,15 @@ def _line(item: Line, x: Callable[[float], float], y: Scale) -> list[str]:
 
 @dataclass(frozen=True)
 class Span:
-    """The part of a training that one stage takes: its name and its tokens, counted from the start of the whole training."""
+    """The part of a training that one stage takes: its name and its tokens, counted from the start of the whole training.
+
+    `begins_with` names what happened to the model just before, at the stage's left border.
+    """
 
     label: str
     start: float
     end: float
+    begins_with: str = ""
 
 
 class TokenAxis:
@@ -138,7 +142,9 @@ def _band(axis: TokenAxis, i: int, top: float, bottom: float) -> str:
     """The background of a stage with its name above; every second one is shaded."""
     start, end = axis.edges[i], axis.edges[i + 1]
     shade = f'<rect x="{n(start)}" y="{n(top)}" width="{n(end - start)}" height="{n(bottom - top)}" class="band"/>' if i % 2 == 0 else ""
-    return shade + text((start + end) / 2, top - 10, axis.spans[i].label, "stage", "middle")
+    event = axis.spans[i].begins_with
+    mark = line(start, top, start, bottom, "threshold") + text(start + 6, top + 14, event, "tick") if event else ""
+    return shade + text((start + end) / 2, top - 10, axis.spans[i].label, "stage", "middle") + mark
 
 
 def _token_ticks(axis: TokenAxis, bottom: float) -> list[str]:

@@ -49,17 +49,16 @@ def cards(summary: dict[str, Any]) -> list[dict[str, str]]:
         tokens = sum(summary["tokens"].values())
         found.append({"value": compact(summary["parameters"]), "what": "parameters", "note": f"vocabulary {count(summary['vocabulary'])}; trained on {compact(tokens)} tokens in all"})
     changes = summary["bits_per_byte_change"]
-    for language in LANGUAGES if changes else ():
-        if language in changes:
+    for language in ("ar", "en"):  # what was learned, then what should not be lost
+        if changes and language in changes:
             before, after = summary["bits_per_byte"][changes["from"]][language], summary["bits_per_byte"][changes["to"]][language]
             found.append({"value": change(changes[language]), "what": f"{LANGUAGES[language]} bits per byte", "tone": "good" if changes[language] < 0.005 else "bad",
-                          "note": f"{decimal(before)} ({model_name(changes['from'])}) to {decimal(after)} ({model_name(changes['to'])}); lower is better"})
-    found[-2:] = reversed(found[-2:]) if changes and len(found) > 2 else found[-2:]  # Arabic, the new language, first
+                          "note": f"{decimal(before)} ({model_name(changes['from'])} model) to {decimal(after)} ({model_name(changes['to'])}); lower is better"})
     last, facts = _last_facts(summary)
     if "own" in facts:
         own = facts["own"]
         found.append({"value": percent(own["accuracy"]), "what": "of facts known in the language they were written in", "tone": "good" if own["accuracy"] > own["chance"] else "bad",
-                      "note": f"{100 * (own['accuracy'] - own['chance']):+.0f} points over chance ({percent(own['chance'], 0)}), {model_name(last)}, {count(own['n'])} questions"})
+                      "note": f"{100 * (own['accuracy'] - own['chance']):+.0f} points over chance ({percent(own['chance'], 0)}); {model_name(last)} model, {count(own['n'])} questions"})
     if "other" in facts:
         own = facts["other"]
         through = f"; through translated text {percent(facts['translated']['accuracy'])}" if "translated" in facts else ""

@@ -34,11 +34,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: the colour's class, what it stands for, and whether its line is dashed."""
+    """One entry of a legend: the colour's class, what it stands for, and its shape: `bar`, `line`, `dashed` or `faint`."""
 
     colour: str
     label: str
-    dashed: bool = False
+    shape: str = "bar"
 
 
 @dataclass
@@ -70,9 +70,11 @@ def nice_domain(values: Sequence[float], from_zero: bool = False, wanted: int = 
     if low == high:
         low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if low else (0.0, 1.0)
         low = 0.0 if from_zero and low > 0 else low
-    marks = ticks(low, high, wanted)
-    step = marks[1] - marks[0] if len(marks) > 1 else high - low
-    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    for _ in range(3):  # a wider domain may ask for wider steps
+        marks = ticks(low, high, wanted)
+        step = marks[1] - marks[0] if len(marks) > 1 else high - low
+        low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return low, high
 
 
 def n(value: float) -> str:

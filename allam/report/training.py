@@ -25,7 +25,7 @@ def loss_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
             panels.append({
                 "stage": stage, "title": PANELS[stage], "steps": len(records), "tokens": tokens_of(records),
                 "first": records[0]["loss"], "last": _mean([r["loss"] for r in records[-max(1, len(records) // 20):]]),
-                "rate": _rates(records), "loss": _loss_chart(stage, records), "norm": _norm_chart(stage, records)})
+                "rate": _rates(records), "speed": _speed(artifacts, stage), "loss": _loss_chart(stage, records), "norm": _norm_chart(stage, records)})
     return panels or None
 
 
@@ -36,6 +36,12 @@ def _mean(values: Sequence[float]) -> float:
 def _rates(records: list[dict[str, Any]]) -> tuple[float, float] | None:
     rates = [r["learning_rate"] for r in records if r.get("learning_rate") is not None]
     return (max(rates), rates[-1]) if rates else None
+
+
+def _speed(artifacts: Artifacts, stage: str) -> float | None:
+    """The median of the measured tokens a second."""
+    speeds = sorted(r["tokens_per_second"] for r in artifacts.lines(stage, "telemetry.jsonl") if isinstance(r.get("tokens_per_second"), (int, float)))
+    return speeds[len(speeds) // 2] if speeds else None
 
 
 def tokens_of(records: list[dict[str, Any]]) -> int:
@@ -76,7 +82,7 @@ def _norm_chart(stage: str, records: list[dict[str, Any]]) -> Any:
         return None
     many = len(norm) > 30
     lines = [Line("each step", "c-norm", norm, faint=many, dots=not many)] + ([Line("running mean", "c-norm", _smooth(norm))] if many else [])
-    return line_chart(lines, f"Gradient norm: {PANELS[stage]}", "optimizer step", "gradient norm (L2)", width=430, height=200, from_zero=True)
+    return line_chart(lines, f"Gradient norm: {PANELS[stage]}", "optimizer step", "gradient norm (L2)", width=430, height=240, from_zero=True)
 
 
 # --- bits per byte ---------------------------------------------------------------------------------------------------------------
@@ -96,7 +102,8 @@ def bits_section(artifacts: Artifacts) -> dict[str, Any] | None:
         evals = artifacts.lines(stage, "evals.jsonl")
         if not tokens or not (evals or stage in by_model):
             continue
-        spans.append(Span(STAGE_NAMES[stage], done, done + tokens))
+        extended = stage == "continue" and "extend" in artifacts and bool(spans)
+        spans.append(Span(STAGE_NAMES[stage], done, done + tokens, "vocabulary extended" if extended else ""))
         points = {c: _points(c, evals, done, tokens, before, by_model.get(stage)) for c in COMPONENTS}
         lines.append([Line(COMPONENTS[c], f"c-{c}", p, dots=True, dashed=c == "ar_translated") for c, p in points.items() if p])
         before = {c: p[-1][1] for c, p in points.items() if p}

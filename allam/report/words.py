@@ -12,12 +12,12 @@ from markupsafe import Markup
 LANGUAGES = {"en": "English", "ar": "Arabic"}
 COMPONENTS = {"en": "English", "ar": "Arabic, natural", "ar_translated": "Arabic, translated"}
 MODELS = {
-    "import_model": "base (imported)",
+    "import_model": "base",
     "pretrain": "base",
-    "extend": "extended base",
+    "extend": "extended",
     "continue": "continued",
-    "sft": "finetuned (SFT)",
-    "dpo": "aligned (DPO)",
+    "sft": "finetuned",
+    "dpo": "aligned",
 }
 MINUS, MISSING = "\N{MINUS SIGN}", "\N{EN DASH}"
 
