@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
+import tokenizers
 
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, padding_token
 from allam.errors import UserError
@@ -50,38 +51,56 @@ def _any_character(chance: random.Random) -> str:
             return chr(code)
 
 
-def agreement(folder: Path, lines: dict[str, list[str]]) -> dict[str, dict[str, int]]:
-    """Lines checked by group, each: three ways to the same ids, and the text back. Also that transformers adds BOS exactly once."""
+class Fast:
+    """The fast tokenizer of a folder, as transformers loads it or (without its 3 s and torch's) as the tokenizers library does."""
+
+    def __init__(self, folder: Path, through_transformers: bool) -> None:
+        self._library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._library.encode_special_tokens = True  # text from outside: what spells a special token is plain text
+        self._auto: Any = None
+        if through_transformers:
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+            from transformers import AutoTokenizer
+
+            self._auto = AutoTokenizer.from_pretrained(folder)
+
+    def encode(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
+        """Ids of each text."""
+        if self._auto is None or not texts:
+            return [encoding.ids for encoding in self._library.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
+        ids: list[list[int]] = self._auto(texts, add_special_tokens=add_special_tokens, split_special_tokens=True)["input_ids"]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids."""
+        text: str = (self._auto or self._library).decode(ids)
+        return text
+
+
+def agreement(folder: Path, lines: dict[str, list[str]], through_transformers: bool = False) -> dict[str, dict[str, int]]:
+    """Lines checked by group, each: three ways to the same ids, and the text back. Also that the fast tokenizer adds BOS exactly once."""
     tokenizer = Tokenizer.load(folder)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / MODEL_FILE))
-    fast = _auto_tokenizer(folder)
+    fast = Fast(folder, through_transformers)
+    special = set(tokenizer.special.values())
     failures: list[tuple[str, str, str, str]] = []
     for group, texts in lines.items():
-        encoded = fast(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
-        with_bos = fast(texts, split_special_tokens=True)["input_ids"] if texts else []
-        for text, fast_ids, bos_ids in zip(texts, encoded, with_bos, strict=True):
+        for text, fast_ids, bos_ids in zip(texts, fast.encode(texts, False), fast.encode(texts, True), strict=True):
             ids = reference.encode(text)
             if tokenizer.encode(text) != ids:
                 failures.append((group, "Tokenizer.encode differs from SentencePiece", text, _difference(tokenizer, tokenizer.encode(text), ids)))
             elif fast_ids != ids:
-                failures.append((group, "transformers differs from SentencePiece", text, _difference(tokenizer, fast_ids, ids)))
+                failures.append((group, "the fast tokenizer differs from SentencePiece", text, _difference(tokenizer, fast_ids, ids)))
             elif bos_ids != [tokenizer.bos_id, *ids]:
-                failures.append((group, "transformers doesn't add BOS once", text, str(bos_ids[:4])))
+                failures.append((group, "the fast tokenizer doesn't add BOS once", text, str(bos_ids[:4])))
             elif SPACE not in text and not tokenizer.decode(ids) == text == fast.decode(fast_ids):
                 failures.append((group, "the text doesn't come back", text, repr(tokenizer.decode(ids))))
-            elif any(i in tokenizer.special.values() for i in ids):
+            elif not special.isdisjoint(ids):
                 failures.append((group, "text gave a special token", text, str(tokenizer.pieces(ids))))
     if failures:
         raise UserError(f"{len(failures)} of {sum(map(len, lines.values()))} lines fail the tokenizer's check:\n" + _table(failures),
                         "the base's SentencePiece model is of a kind that can't be extended faithfully; use one like Llama 2's")
     return {group: {"lines": len(texts), "differing": 0} for group, texts in lines.items()}
-
-
-def _auto_tokenizer(folder: Path) -> Any:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import AutoTokenizer  # 3 s, and torch with it
-
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def _difference(tokenizer: Tokenizer, got: list[int], wanted: list[int]) -> str:

@@ -44,7 +44,7 @@ def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
         "vocab_size": len(merged.pieces), "base_pieces": len(base.pieces), "new_pieces": len(pieces), "special_tokens": len(CHAT_SPECIALS),
         "padding_rows": len(merged.pieces) - len(base.pieces) - len(pieces) - len(CHAT_SPECIALS),
         "left_out_pieces": len(set(model.normal_pieces(arabic)) - set(model.normal_pieces(base)) - set(pieces)),
-        "agreement": check.agreement(out, lines), "unchanged": check.unchanged(inputs["base"], out, lines),
+        "agreement": check.agreement(out, lines, through_transformers=True), "unchanged": check.unchanged(inputs["base"], out, lines),
         "segmentation": check.same_segmentation(inputs["base"], inputs["arabic"], out, lines.get("arabic", []), config.min_same_segmentation)}
     fast.write_summary(out, metrics)
     return metrics
