@@ -13,7 +13,8 @@ class CurateConfig(Section):
     path: str = assumed("data are files", "JSON Lines of conversations below `data.root`, or a glob", "chat/sft.jsonl")
     min_response_words: int = paper("3.1", "conversations with a shorter assistant turn are dropped (1: empty ones)", 1, ge=0)
     max_response_words: int = paper("3.1", "conversations with a longer assistant turn are dropped", 2000, ge=1)
-    max_repetition: float = assumed("lexical diversity without a threshold in the paper", "share of a response's words that lie in repeated 4-grams, at most", 0.5, ge=0, le=1)
+    max_repetition: float = assumed("lexical diversity without a threshold in the paper", "share of a response's words that lie in repeated 4-grams, at most",
+                                    0.5, ge=0, le=1)
     near_duplicates: bool = paper("3.1", "drop near-exact lexical duplicates", True)
     check_language: bool = paper("3.1", "drop responses in another language than the conversation's", True)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
@@ -24,12 +25,12 @@ class SftConfig(Section):
 
     epochs: int = paper("C.2", "passes over the data", 3, ge=1)
     learning_rate: float = paper("C.2", "learning rate", 5e-6, gt=0)
-    global_batch: int = paper("C.2", "conversations of one optimizer step, over all ranks", 1024, ge=1)
+    global_batch: int = paper("C.2", "samples of one optimizer step, over all ranks; with turn augmentation each assistant turn is one", 1024, ge=1)
     schedule: Literal["constant", "cosine", "linear"] = assumed("the paper gives none", "shape of the learning rate", "constant")
     warmup_steps: int = assumed("the paper gives none", "steps from 0 to the learning rate", 0, ge=0)
     weight_decay: float = assumed("the paper gives none", "decoupled weight decay", 0.0, ge=0)
     clip_norm: float = assumed("as in pretraining", "largest gradient norm", 1.0, gt=0)
-    max_length: int = assumed("Llama 2's 4,096", "tokens of one conversation; longer ones are cut at a turn or dropped, counted", 4096, ge=8)
+    max_length: int = assumed("Llama 2's 4,096", "tokens of one sample; turns that end later are left out, counted", 4096, ge=8)
     turn_augmentation: bool = paper("C.2, Figure 11", "each assistant turn becomes a sample with the turns before it as masked context", True)
     precision: Literal["fp32", "bf16"] = paper("H", "bf16 mixed precision with fp32 master weights, or fp32", "bf16")
     seed: int = assumed("any", "seed of the order", 0)
@@ -47,8 +48,9 @@ class SampleConfig(Section):
 
     path: str = assumed("data are files", "JSON Lines of prompts with chosen responses below `data.root`", "chat/preferences.jsonl")
     samples: int = paper("C.3", "responses sampled for each prompt", 10, ge=1)
-    settings: tuple[SamplingSetting, ...] = assumed("the paper names the method, not the values", "settings, used in turn",
-                                                    tuple(SamplingSetting(temperature=t, top_p=p) for t, p in ((0.7, 0.9), (1.0, 0.95), (1.0, 1.0), (1.3, 0.9), (1.3, 1.0))))
+    settings: tuple[SamplingSetting, ...] = assumed(
+        "the paper names the method, not the values", "settings, used in turn",
+        tuple(SamplingSetting(temperature=t, top_p=p) for t, p in ((0.7, 0.9), (1.0, 0.95), (1.0, 1.0), (1.3, 0.9), (1.3, 1.0))))
     max_new_tokens: int = assumed("long answers need more", "longest sampled response in tokens", 512, ge=1)
     seed: int = assumed("any", "seed of the sampling", 0)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())

@@ -79,7 +79,8 @@ def _task(name: str, config: BenchmarkConfig, asked: list[Item], examples: list[
     """A benchmark as a task of lm-eval whose documents are already prompts."""
     is_choice = config.type == "multiple_choice"
     in_chat = chat and not is_choice
-    rows = [{"prompt": item.question if in_chat else plain_prompt(item, examples, config), "choices": list(item.choices), "answer": item.answer} for item in asked]
+    rows = [{"prompt": item.question if in_chat else plain_prompt(item, examples, config), "choices": list(item.choices), "answer": item.answer}
+            for item in asked]
     common = {"task": name, "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)}, "test_split": "test", "num_fewshot": 0,
               "doc_to_text": lambda doc: doc["prompt"], "doc_to_target": lambda doc: doc["answer"]}
     if is_choice:

@@ -16,7 +16,8 @@ class BenchmarkConfig(Section):
     format: Literal["items", "lettered", "yes_no", "arabicmmlu", "bilingual_qa"] = assumed(
         "public benchmarks name their fields differently", "how a line is read: `items` (question, choices, answer), `lettered` (EXAMS: A to D are fields), "
         "`yes_no` (ACVA: the answer is نعم or لا), `arabicmmlu` (its columns), `bilingual_qa` (XQuAD: q_en, a_en, q_ar, a_ar)", "items")
-    shots: int = paper("4.1, Table 4", "examples before each item, of its own topic where there are enough: items marked `split: dev`, else the file's first", 0, ge=0)
+    shots: int = paper("4.1, Table 4", "examples before each item, of its own topic where there are some: items marked `split: dev`, else the file's first",
+                       0, ge=0)
     limit: int | None = assumed("for trials", "use so many items, evenly spread over the file", None, ge=1)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the file with its checksum", ())
 

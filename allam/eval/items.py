@@ -98,13 +98,15 @@ def _lettered(row: dict[str, Any], language: str) -> Item:
 
 
 def _yes_no(row: dict[str, Any], language: str) -> Item:
-    return Item(str(row["id"]), row["question"], YES_NO, YES_NO.index(row["answer"].strip()), str(row["id"]).rpartition("-")[0], is_example=row.get("split") == "dev")
+    topic = str(row["id"]).rpartition("-")[0]
+    return Item(str(row["id"]), row["question"], YES_NO, YES_NO.index(row["answer"].strip()), topic, is_example=row.get("split") == "dev")
 
 
 def _arabicmmlu(row: dict[str, Any], language: str) -> Item:
     choices = tuple(row[f"Option {i}"] for i in range(1, 6) if row.get(f"Option {i}"))
     question = "\n".join(part for part in (row.get("Context"), row["Question"]) if part)
-    return Item(str(row["ID"]), question, choices, LETTERS.index(row["Answer Key"]), row.get("Subject", ""), row.get("Group", ""), str(row.get("is_few_shot")) == "1")
+    answer = LETTERS.index(row["Answer Key"])
+    return Item(str(row["ID"]), question, choices, answer, row.get("Subject", ""), row.get("Group", ""), str(row.get("is_few_shot")) == "1")
 
 
 def _bilingual_qa(row: dict[str, Any], language: str) -> Item:

@@ -104,8 +104,8 @@ def _answers(model: Any, tokenizer: Tokenizer, name: str, questions: list[dict[s
         for i, text in zip(asked, answer(model, tokenizer, prompts, max_new_tokens), strict=True):
             text = text.split("\n")[0].strip() if plain else text  # a plain model goes on with questions of its own
             references = questions[i]["references"]
-            rows[i, turn] = {"question_id": questions[i]["id"], "model": name, "language": questions[i]["language"], "topic": questions[i]["topic"], "turn": turn + 1,
-                             "messages": list(messages[i]), "answer": text, "reference": references[turn] if turn < len(references) else None}
+            rows[i, turn] = {"question_id": questions[i]["id"], "model": name, "language": questions[i]["language"], "topic": questions[i]["topic"],
+                             "turn": turn + 1, "messages": list(messages[i]), "answer": text, "reference": references[turn] if turn < len(references) else None}
             messages[i].append({"role": "assistant", "content": text})
     return [rows[key] for key in sorted(rows)]
 

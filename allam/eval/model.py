@@ -87,8 +87,8 @@ class EvaluatedModel(TemplateLM):  # type: ignore[misc]
         """Log-likelihood in nats of whole texts, in windows of the model's length."""
         totals = []
         for request in requests:
-            windows = [make_disjoint_window(w) for w in get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0], add_special_tokens=False), prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1)]
+            ids = self.tok_encode(request.args[0], add_special_tokens=False)
+            windows = [make_disjoint_window(w) for w in get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)]
             totals.append(sum(score for score, _ in self._loglikelihood_tokens([(("", ""), context, target) for context, target in windows])))
         return totals
 

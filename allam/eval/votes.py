@@ -52,8 +52,10 @@ def run(config: VotesConfig, inputs: dict[str, Path], out: Path) -> dict[str, An
     verdicts = [(b, b.verdict(config.evaluators)) for b in complete]
     comparisons = [Comparison(b.model_a, b.model_b, verdict) for b, verdict in verdicts if verdict is not None]
     counts = {"votes": len(votes), "comparisons": len(comparisons), "incomplete": len(ballots) - len(complete), "unresolved": len(complete) - len(comparisons)}
-    tables = {rewards: {m: asdict(r) for m, r in elo(comparisons, rewards, config.k, config.initial, config.permutations, config.resamples, config.seed).items()}
-              for rewards in REWARDS}
+    tables = {}
+    for rewards in REWARDS:
+        ratings = elo(comparisons, rewards, config.k, config.initial, config.permutations, config.resamples, config.seed)
+        tables[rewards] = {model: asdict(rating) for model, rating in ratings.items()}
     write_json(out / "elo.json", tables | counts | {"agreement": agreement(ballots), "pairs": _pairs(comparisons)})
     return counts | {rewards: {m: r["rating"] for m, r in table.items()} for rewards, table in tables.items()}
 
