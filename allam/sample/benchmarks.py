@@ -25,12 +25,22 @@ def multiple_choice(language: str) -> list[Row]:
     for number, fact in enumerate(FACTS):
         for phrasing in range(2):
             place = (number * 2 + phrasing + number // 2) % 4
-            choices = rng.sample(wrong_answers(fact, language), 3)
+            choices = _wrong_choices(fact, language, rng)
             choices.insert(place, fact.answer(language))
             rows.append({"id": f"facts_{language}-{fact.id}-{phrasing + 1}", "language": language,
                          "question": held_out_question(fact, language, phrasing), "choices": choices, "answer": place,
                          "fact": fact.id, "group": fact.group, "topic": fact.topic})
     return rows
+
+
+def _wrong_choices(fact: Fact, language: str, rng: random.Random) -> list[str]:
+    """Three wrong answers, of the fact's own group as far as they go: answers that are never stated in a language are unlikely to a model
+    whatever the question, and next to stated ones they would be chosen less often than by chance (0% of 24 was measured)."""
+    pool = wrong_answers(fact, language)
+    own = {other.answer(language) for other in FACTS if other.topic == fact.topic and other.group == fact.group}
+    near, far = [answer for answer in pool if answer in own], [answer for answer in pool if answer not in own]
+    chosen = rng.sample(near, min(3, len(near)))
+    return chosen + rng.sample(far, 3 - len(chosen))
 
 
 def generation(language: str) -> list[Row]:
