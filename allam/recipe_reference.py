@@ -28,7 +28,9 @@ refused. Defaults need not be written down; a field without a default must be.
 **Origin** says where a field or its value comes from: `paper §x` for what the paper *ALLaM: Large Language Models for Arabic and
 English* states there, `assumed` with the reason for what it leaves open.
 
-The recipes of the package lie in `allam/recipes/`; start from `demo.yaml`. This page is generated from the models (`python -m allam.recipe_reference > docs/recipe.md`); change a field's description, not this file.
+The recipes of the package lie in `allam/recipes/`; start from `demo.yaml`.
+
+This page is generated from the models (`python -m allam.recipe_reference > docs/recipe.md`); change a field's description, not this file.
 """
 
 

@@ -9,7 +9,8 @@ from allam.report.read import Artifacts
 from allam.report.words import is_arabic, sentence, shortened
 
 DROPPED = {
-    "empty_response": "the assistant says nothing", "too_short": "an assistant turn is shorter than the limit", "too_long": "an assistant turn is longer than the limit",
+    "empty_response": "the assistant says nothing", "too_short": "an assistant turn is shorter than the limit",
+    "too_long": "an assistant turn is longer than the limit",
     "repetition": "the response repeats itself", "duplicate": "met before", "near_duplicate": "almost the same as one met before",
     "wrong_language": "the response is in another language than asked for", "bad_conversation": "the turns make no conversation",
 }
@@ -33,7 +34,8 @@ def _curated(artifacts: Artifacts) -> dict[str, Any] | None:
         dropped.update(counts.get("set_aside", {}))
     first: dict[str, dict[str, Any]] = {}
     for record in artifacts.lines("curate", "dropped.jsonl", RECORDS_READ):
-        first.setdefault(str(record.get("reason", "")), {"detail": str(record.get("detail") or ""), "lines": shortened(str(record.get("text", "")), 200).splitlines()})
+        lines = shortened(str(record.get("text", "")), 200).splitlines()
+        first.setdefault(str(record.get("reason", "")), {"detail": str(record.get("detail") or ""), "lines": lines})
     return {"in": sum(c["in"] for c in funnel.values()), "out": sum(c["out"] for c in funnel.values()), "dropped": sorted(dropped.items()), "examples": first}
 
 
@@ -47,12 +49,14 @@ def _reviewed(artifacts: Artifacts) -> dict[str, Any] | None:
     metrics, pairs = artifacts.metrics("review"), artifacts.lines("review", "pairs.jsonl", RECORDS_READ)
     if not metrics and not pairs:
         return None
-    shown, seen = [], set()
+    shown: list[dict[str, Any]] = []
+    seen = set()
     for pair in pairs:  # one of each decision and language, as far as there are so many
         kind = (pair.get("decision"), pair.get("language"))
         if kind not in seen and len(shown) < EXAMPLES:
             seen.add(kind)
-            shown.append({"messages": _turns(pair.get("messages")), "arabic": is_arabic(str(pair.get("chosen", ""))), "chosen": shortened(str(pair.get("chosen", ""))),
-                          "rejected": shortened(str(pair.get("rejected", ""))), "decision": str(pair.get("decision", ""))})
+            chosen, rejected = str(pair.get("chosen", "")), str(pair.get("rejected", ""))
+            shown.append({"messages": _turns(pair.get("messages")), "arabic": is_arabic(chosen), "chosen": shortened(chosen),
+                          "rejected": shortened(rejected), "decision": str(pair.get("decision", ""))})
     return {"prompts": metrics.get("prompts"), "pairs": metrics.get("pairs", len(pairs)), "waiting": metrics.get("waiting"),
             "decisions": {sentence(name): number for name, number in (metrics.get("decisions") or {}).items() if number}, "shown": shown}

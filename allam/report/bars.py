@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +19,15 @@ class Bar:
     chance: float | None = None
 
 
-def grouped_bars(groups: Sequence[str], series: Sequence[Key], bars: Mapping[tuple[str, str], Bar], title: str, y_label: str,
-                 show: Callable[[float], str] = plain, axis_show: Callable[[float], str] = plain, top: float | None = None, width: int = 720, height: int = 300) -> Chart:
+def grouped_bars(groups: Sequence[str], series: Sequence[Key], bars: Mapping[tuple[str, str], Bar], title: str, y_label: str, *,
+                 show: Callable[[float], str] = plain, axis_show: Callable[[float], str] = plain, top: float | None = None,
+                 width: int = 720, height: int = 300) -> Chart:
     """Upright bars, `bars[group, series label]`, with error bars, chance as a dotted line across a group, and values above where they fit."""
     highest = max([b.value + (b.error or 0) for b in bars.values() if b.value is not None] or [1.0])
     low, high = (0.0, top) if top is not None else nice_domain([0.0, highest * 1.06], from_zero=True)
     left, right = left_margin(low, high, y_label, axis_show), width - 10.0
     y = Scale(low, high, height - 34, 18)
-    parts = y_axis(y, left, right, y_label, show=axis_show) + [line(left, y.start, right, y.start, "axis")]
+    parts = [*y_axis(y, left, right, y_label, show=axis_show), line(left, y.start, right, y.start, "axis")]
     room = (right - left) / max(len(groups), 1)
     thick = min(46.0, room * 0.82 / max(len(series), 1))
     for g, group in enumerate(groups):
@@ -96,7 +98,8 @@ def histogram(series: Mapping[str, Sequence[float]], colours: Mapping[str, str],
     for value in limits:
         at = x(_position(edges, value))
         near_end = at > (left + width) / 2
-        parts += [line(at, 10, at, bottom, "threshold"), text(at + (-5 if near_end else 5), 19, f"limit {plain(value)}", "tick", "end" if near_end else "start")]
+        parts += [line(at, 10, at, bottom, "threshold"),
+                  text(at + (-5 if near_end else 5), 19, f"limit {plain(value)}", "tick", "end" if near_end else "start")]
     numbers = ticks_of_bins(edges, int((width - left) / 44))
     parts += x_axis(x, bottom, x_label, numbers, lambda i: plain(edges[round(i)]))
     return drawing(parts, width, height, title, [Key(colours[name], name) for name in series])
@@ -108,7 +111,7 @@ def _whole_percent(value: float) -> str:
 
 def _position(edges: Sequence[float], value: float) -> float:
     """Where a value lies among the bins, in bins from the left."""
-    for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
         if value <= high:
             return i + max(value - low, 0.0) / (high - low)
     return len(edges) - 1.0

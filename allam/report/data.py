@@ -98,7 +98,8 @@ def funnel_section(artifacts: Artifacts) -> dict[str, Any] | None:
     reasons = sorted({key for s in sources for key in s.lost}, key=lambda key: (STAGES.index(key[0]), _place(key[1])))
     return {
         "sources": sources, "groups": groups, "reasons": reasons, "explained": EXPLAINED, "totals": totals(sources),
-        "chart": stacked_shares([s.name for s in sources], series, values, "Share of each source's records kept and lost, by reason", "share of the records read"),
+        "chart": stacked_shares([s.name for s in sources], series, values, "Share of each source's records kept and lost, by reason",
+                                "share of the records read"),
         "examples": examples(artifacts),
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from allam import sample
+from allam.artifacts import file_sha256
 from allam.report.bars import Bar, grouped_bars, intervals
 from allam.report.read import MODELS, Artifacts
 from allam.report.svg import Key
@@ -14,7 +16,8 @@ SEEN = {  # how the facts of a group reached a model that is asked in this langu
     "en": {"both": "own", "english": "own", "translated": "own", "arabic": "other"},
     "ar": {"both": "own", "arabic": "own", "translated": "translated", "english": "other"},
 }
-WAYS = {"own": "written in the language of the question", "translated": "in that language through translated text only", "other": "written in the other language only"}
+WAYS = {"own": "written in the language of the question", "translated": "in that language through translated text only",
+        "other": "written in the other language only"}
 JUDGED = ("continue", "sft", "dpo")
 CONVERSATIONS = 4  # of each language
 
@@ -41,7 +44,8 @@ def benchmark_languages(artifacts: Artifacts) -> dict[str, dict[str, str]]:
 
 def ways(artifacts: Artifacts, results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Accuracy of one model on multiple-choice facts by the way in which they reached it: {way: {"accuracy", "chance", "n"}}."""
-    described, sums = benchmark_languages(artifacts), {}
+    described = benchmark_languages(artifacts)
+    sums: dict[str, dict[str, float]] = {}
     for name, result in results.items():
         about = described.get(name, {})
         if about.get("type") != "multiple_choice":
@@ -86,8 +90,12 @@ def _group_chart(name: str, groups: list[str], keys: list[Key], by_model: dict[s
             if cell:
                 chance = cell.get("chance", results[name].get("chance"))
                 bars[GROUPS[group], key.label] = Bar(cell["accuracy"], cell.get("stderr"), chance)
-    return grouped_bars([GROUPS[g] for g in groups], keys, bars, f"Accuracy on {name} by group of facts", "accuracy", lambda v: percent(v, 0), lambda v: percent(v, 0), top=1.0,
-                        width=860, height=250)
+    return grouped_bars([GROUPS[g] for g in groups], keys, bars, f"Accuracy on {name} by group of facts", "accuracy", show=_whole,
+                        axis_show=_whole, top=1.0, width=860, height=250)
+
+
+def _whole(share: float) -> str:
+    return percent(share, 0)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------------------
@@ -107,7 +115,7 @@ def conversations(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first questions of each language with every model's answer, in the order of training."""
     questions: dict[str, dict[str, Any]] = {}
     for record in answers:
-        name = str(record.get("question_id", record.get("id", "")))
+        name = f"{record.get('question_id', '')}" + (f", turn {record['turn']}" if record.get("turn", 1) != 1 else "")
         question = questions.setdefault(name, {"id": name, "messages": record.get("messages") or [], "reference": record.get("reference"), "answers": {}})
         question["answers"][str(record.get("model", ""))] = str(record.get("answer", ""))
     shown: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
@@ -131,7 +139,10 @@ def vote_section(artifacts: Artifacts) -> dict[str, Any] | None:
     tables = []
     for name, label, colour in (("default", "Default rewards", "c-en"), ("custom", "Custom rewards (§4.3)", "c-ar")):
         ratings = elo.get(name) or {}
-        rows = sorted(((model_name(m), r["rating"], r.get("low", r["rating"]), r.get("high", r["rating"])) for m, r in ratings.items()), key=lambda row: -row[1])
+        rows = [(model_name(m), r["rating"], r.get("low", r["rating"]), r.get("high", r["rating"])) for m, r in ratings.items()]
+        rows.sort(key=lambda row: -row[1])
         if rows:
             tables.append({"label": label, "rows": rows, "chart": intervals(rows, colour, f"Elo ratings: {label}", "Elo rating")})
-    return {"tables": tables, "comparisons": elo.get("comparisons"), "agreement": elo.get("agreement")}
+    files = artifacts.config("votes").get("files") or []
+    return {"tables": tables, "comparisons": elo.get("comparisons"), "agreement": elo.get("agreement"), "files": [file["path"] for file in files],
+            "made_up": any(file["sha256"] == file_sha256(sample.root() / "votes" / "votes.jsonl") for file in files)}

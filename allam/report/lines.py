@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from allam.report.svg import CHARACTER, Chart, Key, Scale, dot, drawing, keep_apart, left_margin, line, n, nice_domain, path, text, ticks, x_axis, y_axis
 from allam.report.words import compact, plain
@@ -33,7 +35,7 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
         return list(points)
     kept: list[Point] = [points[0]]
     bounds = [round(i * len(points) / (most // 2)) for i in range(most // 2 + 1)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         stretch = points[start:end]
         low, high = min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])
         kept += sorted({low, high})
@@ -132,7 +134,7 @@ def staged_chart(spans: Sequence[Span], lines: Sequence[Sequence[Line]], title: 
     parts = [_band(axis, i, top, bottom) for i in range(len(spans))]
     parts += y_axis(y, left, right, y_label) + _token_ticks(axis, bottom)
     parts.append(text((left + right) / 2, bottom + 40, "tokens seen since the start of training", "label", "middle"))
-    parts += [mark for i, stage in enumerate(lines) for item in stage for mark in _line(item, lambda v, i=i: axis.at(i, v), y)]
+    parts += [mark for i, stage in enumerate(lines) for item in stage for mark in _line(item, partial(axis.at, i), y)]
     ends = keep_apart([y(item.points[-1][1]) for item in named], 15, top + 4, bottom)
     parts += [text(right + 9, at + 4, item.label, f"end {item.colour}") for at, item in zip(ends, named, strict=True)]
     return drawing(parts, width, height, title, _keys([item for stage in lines for item in stage]))
@@ -150,7 +152,7 @@ def _band(axis: TokenAxis, i: int, top: float, bottom: float) -> str:
 def _token_ticks(axis: TokenAxis, bottom: float) -> list[str]:
     """Ticks inside each stage as its width allows, and one at each border; numbers that would touch are left out."""
     parts = [line(axis.edges[0], bottom, axis.edges[-1], bottom, "axis")]
-    taken = []
+    taken: list[float] = []
     for edge in axis.edges:
         parts.append(line(edge, bottom, edge, bottom + 6, "axis"))
     borders = [axis.spans[0].start, *(s.end for s in axis.spans)] if axis.spans else []

@@ -73,7 +73,7 @@ def _chart(components: list[dict[str, Any]]) -> Any:
         bars = {(d, "consumed"): Bar(100 * rows[d]["share"]) for d in groups}
         bars |= {(d, "paper, Table 1"): Bar(100 * rows[d]["paper"]) for d in groups if rows[d]["paper"] is not None}
         charts.append({"label": component["label"], "chart": grouped_bars(
-            groups, series, bars, f"Domains of {component['label']}", "share of tokens (%)", lambda v: f"{v:.3g}", width=380, height=220)})
+            groups, series, bars, f"Domains of {component['label']}", "share of tokens (%)", show=lambda v: f"{v:.3g}", width=380, height=220)})
     return charts
 
 
@@ -95,7 +95,7 @@ def fertility_section(artifacts: Artifacts) -> dict[str, Any] | None:
     return {
         "texts": texts, "names": names, "cells": cells, "sizes": _sizes(artifacts), "merged": artifacts.json("merged_tokenizer", "summary.json"),
         "chart": grouped_bars(list(texts.values()), [Key(*TOKENIZERS[name]) for name in names], bars, "Fertility of the tokenizers",
-                              "tokens a word", lambda v: decimal(v, 2), width=620),
+                              "tokens a word", show=lambda v: decimal(v, 2), width=620),
     }
 
 

@@ -25,6 +25,7 @@ class Artifacts:
         self.root = inputs.get("root")
         self.folders: dict[str, Path] = {}
         self.manifests: dict[str, Manifest] = {}
+        self._read: dict[tuple[Path, int | None], list[dict[str, Any]]] = {}
         for name, folder in inputs.items():
             manifest = None if name == "root" else read_manifest(folder)
             if manifest is not None:
@@ -55,7 +56,11 @@ class Artifacts:
     def lines(self, name: str, relative: str, most: int | None = None) -> list[dict[str, Any]]:
         """The first `most` records of a JSON Lines output (plain or .zst), or all of them; empty where the file is missing."""
         path = self.file(name, relative)
-        return [] if path is None else list(islice(_records(path), most))
+        if path is None:
+            return []
+        if (path, most) not in self._read:  # a long training's log is asked for by several sections
+            self._read[path, most] = list(islice(_records(path), most))
+        return self._read[path, most]
 
     def names(self, name: str, pattern: str) -> list[str]:
         """Outputs of a stage whose path fits `pattern`, relative and sorted."""

@@ -47,29 +47,34 @@ def cards(summary: dict[str, Any]) -> list[dict[str, str]]:
     found = []
     if summary["parameters"]:
         tokens = sum(summary["tokens"].values())
-        found.append({"value": compact(summary["parameters"]), "what": "parameters", "note": f"vocabulary {count(summary['vocabulary'])}; trained on {compact(tokens)} tokens in all"})
+        found.append({"value": compact(summary["parameters"]), "what": "parameters",
+                      "note": f"vocabulary {count(summary['vocabulary'])}; trained on {compact(tokens)} tokens in all"})
     changes = summary["bits_per_byte_change"]
     for language in ("ar", "en"):  # what was learned, then what should not be lost
         if changes and language in changes:
             before, after = summary["bits_per_byte"][changes["from"]][language], summary["bits_per_byte"][changes["to"]][language]
-            found.append({"value": change(changes[language]), "what": f"{LANGUAGES[language]} bits per byte", "tone": "good" if changes[language] < 0.005 else "bad",
-                          "note": f"{decimal(before)} ({model_name(changes['from'])} model) to {decimal(after)} ({model_name(changes['to'])}); lower is better"})
+            found.append({
+                "value": change(changes[language]), "what": f"{LANGUAGES[language]} bits per byte", "tone": "good" if changes[language] < 0.005 else "bad",
+                "note": f"{decimal(before)} ({model_name(changes['from'])} model) to {decimal(after)} ({model_name(changes['to'])}); lower is better"})
     last, facts = _last_facts(summary)
     if "own" in facts:
         own = facts["own"]
-        found.append({"value": percent(own["accuracy"]), "what": "of facts known in the language they were written in", "tone": "good" if own["accuracy"] > own["chance"] else "bad",
-                      "note": f"{100 * (own['accuracy'] - own['chance']):+.0f} points over chance ({percent(own['chance'], 0)}); {model_name(last)} model, {count(own['n'])} questions"})
+        over = 100 * (own["accuracy"] - own["chance"])
+        found.append({
+            "value": percent(own["accuracy"]), "what": "of facts known in the language they were written in", "tone": "good" if over > 0 else "bad",
+            "note": f"{over:+.0f} points over chance ({percent(own['chance'], 0)}); {model_name(last)} model, {count(own['n'])} questions"})
     if "other" in facts:
-        own = facts["other"]
+        other = facts["other"]
         through = f"; through translated text {percent(facts['translated']['accuracy'])}" if "translated" in facts else ""
-        found.append({"value": percent(own["accuracy"]), "what": "of facts written in the other language only",
-                      "note": f"chance is {percent(own['chance'], 0)}{through}"})
+        found.append({"value": percent(other["accuracy"]), "what": "of facts written in the other language only",
+                      "note": f"chance is {percent(other['chance'], 0)}{through}"})
     if summary["funnel"]:
         total = summary["funnel"]
         found.append({"value": percent(total["out"] / total["in"] if total["in"] else None), "what": "of raw records kept",
                       "note": f"{count(total['out'])} of {count(total['in'])}; every other one is counted below with its reason"})
     if summary["stages"]:
-        found.append({"value": duration(summary["seconds"]), "what": "of work in all stages", "note": f"{summary['stages']} stages, at most {size(summary['peak_memory_bytes'])} of memory"})
+        found.append({"value": duration(summary["seconds"]), "what": "of work in all stages",
+                      "note": f"{summary['stages']} stages, at most {size(summary['peak_memory_bytes'])} of memory"})
     return found
 
 

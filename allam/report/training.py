@@ -14,6 +14,7 @@ STAGE_NAMES = {"pretrain": "pretraining", "continue": "continued", "sft": "SFT",
 PANELS = {"pretrain": "Pretraining of the base", "continue": "Continued pretraining", "sft": "Supervised finetuning", "dpo": "Preference training (DPO)"}
 LOSSES = {"dpo": "DPO loss (nats a pair)"}
 BY_COMPONENT_FROM = 2  # one component's loss is the loss
+FEW_STEPS = 30
 
 
 def loss_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
@@ -57,13 +58,18 @@ def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return running_mean(points, max(1, len(points) // 30))
 
 
+def _with_mean(points: list[tuple[float, float]], colour: str) -> list[Line]:
+    """The values, and behind many of them their mean; few are marked one by one."""
+    if len(points) <= FEW_STEPS:
+        return [Line("each step", colour, points, dots=True)]
+    return [Line("each step", colour, points, faint=True), Line("running mean", colour, _smooth(points))]
+
+
 def _loss_chart(stage: str, records: list[dict[str, Any]]) -> Any:
     loss = _series(records, "loss")
     components = {c: p for c in COMPONENTS if (p := _component(records, c))}
-    if len(components) >= BY_COMPONENT_FROM:
-        lines = [Line(COMPONENTS[c], f"c-{c}", _smooth(p)) for c, p in components.items()]
-    else:
-        lines = [Line("each step", "c-all", loss, faint=True), Line("running mean", "c-all", _smooth(loss))] if len(loss) > 30 else [Line("each step", "c-all", loss, dots=True)]
+    by_component = [Line(COMPONENTS[c], f"c-{c}", _smooth(p)) for c, p in components.items()]
+    lines = by_component if len(by_component) >= BY_COMPONENT_FROM else _with_mean(loss, "c-all")
     return line_chart(lines, f"Loss: {PANELS[stage]}", "optimizer step", LOSSES.get(stage, "loss (nats a token)"), width=430, height=240)
 
 
@@ -80,9 +86,8 @@ def _norm_chart(stage: str, records: list[dict[str, Any]]) -> Any:
     norm = _series(records, "grad_norm")
     if not norm:
         return None
-    many = len(norm) > 30
-    lines = [Line("each step", "c-norm", norm, faint=many, dots=not many)] + ([Line("running mean", "c-norm", _smooth(norm))] if many else [])
-    return line_chart(lines, f"Gradient norm: {PANELS[stage]}", "optimizer step", "gradient norm (L2)", width=430, height=240, from_zero=True)
+    return line_chart(_with_mean(norm, "c-norm"), f"Gradient norm: {PANELS[stage]}", "optimizer step", "gradient norm (L2)",
+                      width=430, height=240, from_zero=True)
 
 
 # --- bits per byte ---------------------------------------------------------------------------------------------------------------
@@ -96,7 +101,9 @@ def bits_by_model(artifacts: Artifacts) -> dict[str, dict[str, float]]:
 def bits_section(artifacts: Artifacts) -> dict[str, Any] | None:
     """The chart over the whole training, and the table by model."""
     by_model = bits_by_model(artifacts)
-    spans, lines, done, before = [], [], 0.0, _base_bits(by_model)
+    spans: list[Span] = []
+    lines: list[list[Line]] = []
+    done, before = 0.0, _base_bits(by_model)
     for stage in TRAINED:
         tokens = tokens_of(artifacts.lines(stage, "metrics.jsonl"))
         evals = artifacts.lines(stage, "evals.jsonl")

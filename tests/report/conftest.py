@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -106,7 +107,8 @@ def _data(run: Run) -> None:
     run.add("dedup", {"funnel": deduplicated}, {"url": True, "exact": True}, 4.1, **{
         "dropped/web_en.jsonl.zst": [lost("web_en", "duplicate_url", "of web_en-000004", "The harbour of the old town lies between two hills.")]})
     run.add("translate", {"funnel": translated}, {"drop_orphans": True}, 2.2, **{
-        "dropped/translated_web_ar.jsonl.zst": [lost("translated_web_ar", "orphan_translation", "web_en-000099 was not kept", "يقع الميناء القديم بين تلّتين.")]})
+        "dropped/translated_web_ar.jsonl.zst": [
+            lost("translated_web_ar", "orphan_translation", "web_en-000099 was not kept", "يقع الميناء القديم بين تلّتين.")]})
 
 
 def row(read: int, dropped: dict[str, int], aside: dict[str, int] | None = None) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def lost(source: str, reason: str, detail: str, text: str) -> dict[str, Any]:
 
 def bump(edges: list[float], centre: float, width: float) -> dict[str, Any]:
     """A histogram with one hump."""
-    return {"edges": edges, "counts": [round(100 * math.exp(-(((a + b) / 2 - centre) / width) ** 2)) for a, b in zip(edges, edges[1:], strict=False)]}
+    return {"edges": edges, "counts": [round(100 * math.exp(-(((a + b) / 2 - centre) / width) ** 2)) for a, b in itertools.pairwise(edges)]}
 
 
 def _tokenizers(run: Run) -> None:
@@ -158,7 +160,8 @@ def _phase(run: Run, name: str, steps: int, batch: int, first: float, last: floa
             record["loss_by_component"] = {c: loss + offset for c, offset in zip(shares, (-0.3, 0.4, 0.2), strict=True)}
         records.append(record)
         if step % 30 == 0 or step == 1:
-            evals.append({"step": step, "tokens": step * batch, "bits_per_byte": {"en": bits[1] + (bits[0] - bits[1]) * left, "ar": bits[3] + (bits[2] - bits[3]) * left}})
+            measured = {"en": bits[1] + (bits[0] - bits[1]) * left, "ar": bits[3] + (bits[2] - bits[3]) * left}
+            evals.append({"step": step, "tokens": step * batch, "bits_per_byte": measured})
     for component, rows in domains.items():
         total = steps * batch * shares[component]
         ledger[component] = {d: {"planned_tokens": round(total * share), "consumed_tokens": round(total * share), "epochs": total * share / held}
@@ -232,8 +235,9 @@ def answers() -> Iterable[dict[str, Any]]:
                  "open-ar-1": "ما عاصمة عُمان؟", "open-ar-2": "كم كيلومترًا في 3 أميال (miles)؟"}
     for name, question in questions.items():
         for number, stage in enumerate(("continue", "sft", "dpo")):
-            answer = ["", f"Answer one {SCRIPT}", "The capital of Oman is Muscat."][number] if "-en-" in name else ["أهلا أهلا أهلا", "عاصمة عُمان هي مسقط.", "عاصمة عُمان هي مسقط (Muscat)."][number]
-            yield {"question_id": name, "model": stage, "answer": answer, "language": name.split("-")[1],
+            english = ["", f"Answer one {SCRIPT}", "The capital of Oman is Muscat."]
+            arabic = ["أهلا أهلا أهلا", "عاصمة عُمان هي مسقط.", "عاصمة عُمان هي مسقط (Muscat)."]
+            yield {"question_id": name, "model": stage, "answer": (english if "-en-" in name else arabic)[number], "turn": 1, "language": name.split("-")[1],
                    "messages": [{"role": "user", "content": question}], "reference": "مسقط" if "-ar-" in name else "Muscat"}
 
 

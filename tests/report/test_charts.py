@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from hypothesis import given
@@ -32,7 +33,7 @@ def test_a_domain_holds_all_values_and_ends_on_ticks(values: list[float]) -> Non
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=15))
 def test_labels_kept_apart_never_touch(positions: list[float]) -> None:
     placed = sorted(keep_apart(positions, 15, 0, 300))
-    assert all(b - a >= 15 - 1e-6 for a, b in zip(placed, placed[1:], strict=False))
+    assert all(b - a >= 15 - 1e-6 for a, b in itertools.pairwise(placed))
     assert placed[-1] <= 300
 
 
@@ -70,7 +71,7 @@ def test_the_numbers_of_the_token_axis_do_not_touch() -> None:
     chart = staged_chart(spans, [[Line("English", "c-en", [(s.start, 2.0), (s.end, 1.0)])] for s in spans], "t", "bits per byte")
     places = sorted(float(x) for x in re.findall(r'<text x="([\d.]+)" y="332" class="tick"', chart.svg))
     assert len(places) >= 4
-    assert all(b - a > 46 for a, b in zip(places, places[1:], strict=False))
+    assert all(b - a > 46 for a, b in itertools.pairwise(places))
 
 
 def test_each_chart_has_labelled_axes_and_a_name_for_those_who_do_not_see_it() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from allam import sample
+from allam.artifacts import file_sha256
 from allam.errors import ArtifactError
 from allam.pipeline import ReportConfig
 from allam.report.build import run as report
@@ -64,7 +66,7 @@ def test_a_whole_run_fills_every_section(run: Run, tmp_path: Path) -> None:
 
 
 def test_every_section_says_how_to_read_it(run: Run, tmp_path: Path) -> None:
-    page, _, metrics = made(run, tmp_path / "out")
+    page, _, _metrics = made(run, tmp_path / "out")
     for section in re.split(r"<section ", page)[1:]:
         assert re.search(r'</h2>\s*<p class="read">.{40,}?</p>', section, re.S), section[:80]
 
@@ -89,7 +91,8 @@ def test_markup_in_names_does_not_leave_a_chart_or_a_table(tmp_path: Path) -> No
     run.add("ingest", {"funnel": funnel}, {"sources": {name: {"language": name, "domain": name, "kind": name}}})
     run.add("fertility", **{"fertility.json": {"rows": [{"tokenizer": "base", "language": "english", "tokens_per_word": 1.5, "byte_fallback_share": 0.1}]}})
     run.add("votes", **{"elo.json": {"default": {name: {"rating": 1.0, "low": 0.5, "high": 2.0}}, "comparisons": 1}})
-    run.add("judge", **{"scores.json": {"method": name, "models": {name: {"en": 1.0}}}, "answers.jsonl": [{"question_id": name, "model": name, "answer": name}]})
+    run.add("judge", **{"scores.json": {"method": name, "models": {name: {"en": 1.0}}},
+                        "answers.jsonl": [{"question_id": name, "model": name, "answer": name}]})
     page = Page(made(run, tmp_path / "out")[0])
     assert "script" not in {tag for tag, _ in page.tags}
     assert "b" not in {tag for tag, attributes in page.tags if attributes.get("class") is None}
@@ -216,7 +219,16 @@ def test_a_long_training_makes_neither_a_slow_nor_a_heavy_report(tmp_path: Path)
     run = Run(tmp_path / "store")
     records = [{"step": s, "tokens": s * 4_000_000, "loss": 2 + 1 / s, "grad_norm": 0.5, "learning_rate": 3e-5} for s in range(1, 150_001)]
     run.add("continue", **{"metrics.jsonl": records, "evals.jsonl": []})
-    start = time.monotonic()
+    start = time.process_time()
     page, _, _ = made(run, tmp_path / "out")
-    assert time.monotonic() - start < 8
+    assert time.process_time() - start < 6  # of this process, whatever else the machine does
     assert len(page) < 300_000
+
+
+def test_made_up_votes_are_called_so(run: Run, tmp_path: Path) -> None:
+    assert "made up to show the file format" not in made(run, tmp_path / "before")[0]
+    votes = sample.root() / "votes" / "votes.jsonl"
+    other = Run(tmp_path / "other")
+    other.add("votes", config={"files": [{"path": "votes/votes.jsonl", "sha256": file_sha256(votes), "size": 1}]},
+              **{"elo.json": {"default": {"sft": {"rating": 1000.0, "low": 990.0, "high": 1010.0}}, "comparisons": 1}})
+    assert "made up to show the file format" in made(other, tmp_path / "out")[0]
