@@ -58,23 +58,27 @@ def _bar(bar: Bar, x: float, thick: float, y: Scale, key: Key, group: str, show:
     return parts
 
 
-def stacked_shares(rows: Sequence[str], series: Sequence[Key], values: Mapping[tuple[str, str], float], title: str, x_label: str, width: int = 720) -> Chart:
-    """One horizontal bar a row, its parts as shares of the row's total."""
+def stacked_shares(rows: Sequence[str], series: Sequence[Key], values: Mapping[tuple[str, str], float], wholes: Mapping[str, float],
+                   notes: Mapping[str, str], title: str, x_label: str, width: int = 780) -> Chart:
+    """One horizontal bar a row: its parts, `values[row, series label]`, as shares of the row's whole; a note stands at the right of each row."""
     left = 14 + max((len(row) for row in rows), default=0) * CHARACTER
-    high, right = 27.0, width - 24.0
+    high, right = 25.0, width - 24.0 - max((len(note) for note in notes.values()), default=0) * CHARACTER
     bottom = 8 + high * len(rows)
-    x = Scale(0, 1, left, right)
-    parts = []
+    sums = [sum(values.get((row, key.label), 0) for key in series) / (wholes[row] or 1) for row in rows]
+    x = Scale(0, nice_domain([0.0, *sums], from_zero=True)[1], left, right)
+    marks = ticks(x.low, x.high)
+    digits = 0 if all(abs(100 * m - round(100 * m)) < 1e-9 for m in marks) else 1
+    parts = [line(x(mark), 4, x(mark), bottom, "grid") for mark in marks]
     for r, row in enumerate(rows):
-        total, at = sum(values.get((row, key.label), 0) for key in series), 0.0
-        parts.append(text(left - 9, 8 + high * r + 17, row, "tick strong", "end"))
+        at, top = 0.0, 8 + high * r
+        parts += [text(left - 9, top + 16, row, "tick strong", "end"), text(width - 6, top + 16, notes.get(row, ""), "tick", "end")]
         for key in series:
-            amount = values.get((row, key.label), 0)
-            if amount and total:
-                said = f"{row}, {key.label}: {amount:,.0f} ({percent(amount / total)})"
-                parts.append(rectangle(x(at / total), 8 + high * r + 3, x((at + amount) / total) - x(at / total), high - 6, f"bar {key.colour}", said))
-                at += amount
-    parts += x_axis(x, bottom, x_label, [0, 0.25, 0.5, 0.75, 1], lambda v: percent(v, 0))
+            share = values.get((row, key.label), 0) / (wholes[row] or 1)
+            if share:
+                said = f"{row}, {key.label}: {values[row, key.label]:,.0f} ({percent(share, 2)})"
+                parts.append(rectangle(x(at), top + 3, x(at + share) - x(at), high - 6, f"bar {key.colour}", said))
+                at += share
+    parts += x_axis(x, bottom, x_label, marks, lambda v: percent(v, digits))
     return drawing(parts, width, bottom + 44, title, series)
 
 

@@ -9,10 +9,9 @@ from typing import Any
 from allam.report.bars import histogram, stacked_shares
 from allam.report.read import Artifacts
 from allam.report.svg import Key
-from allam.report.words import LANGUAGES, sentence, shortened
+from allam.report.words import LANGUAGES, percent, sentence, shortened
 
 STAGES = ("ingest", "filter", "dedup", "translate")
-KEPT = "kept"
 REASONS = {  # what the chart puts together, in the order in which a document meets it
     "set aside": ("bad_json", "bad_utf8", "no_text", "truncated", "unreadable", "duplicate_id"),
     "language": ("language",),
@@ -93,13 +92,14 @@ def funnel_section(artifacts: Artifacts) -> dict[str, Any] | None:
         return None
     groups = [g for g in [*REASONS, "other"] if any(s.by_group().get(g) for s in sources)]
     colours = dict(zip([*REASONS, "other"], [*COLOURS, "k8"], strict=True))
-    series = [Key("kept", KEPT), *(Key(colours[g], g) for g in groups)]
-    values = {(s.name, g): float(n) for s in sources for g, n in [*s.by_group().items(), (KEPT, s.kept)]}
+    series = [Key(colours[g], g) for g in groups]
+    lost = {(s.name, g): float(n) for s in sources for g, n in s.by_group().items()}
+    wholes, notes = {s.name: float(s.read) for s in sources}, {s.name: f"{percent(s.kept / s.read if s.read else None)} kept" for s in sources}
     reasons = sorted({key for s in sources for key in s.lost}, key=lambda key: (STAGES.index(key[0]), _place(key[1])))
     return {
         "sources": sources, "groups": groups, "reasons": reasons, "explained": EXPLAINED, "totals": totals(sources),
-        "chart": stacked_shares([s.name for s in sources], series, values, "Share of each source's records kept and lost, by reason",
-                                "share of the records read"),
+        "chart": stacked_shares([s.name for s in sources], series, lost, wholes, notes, "Share of each source's records that was lost, by reason",
+                                "share of the records read that was lost") if groups else None,
         "examples": examples(artifacts),
     }
 

@@ -73,7 +73,7 @@ def _chart(components: list[dict[str, Any]]) -> Any:
         bars = {(d, "consumed"): Bar(100 * rows[d]["share"]) for d in groups}
         bars |= {(d, "paper, Table 1"): Bar(100 * rows[d]["paper"]) for d in groups if rows[d]["paper"] is not None}
         charts.append({"label": component["label"], "chart": grouped_bars(
-            groups, series, bars, f"Domains of {component['label']}", "share of tokens (%)", show=lambda v: f"{v:.3g}", width=380, height=220)})
+            groups, series, bars, f"Domains of {component['label']}", "share of tokens (%)", show=lambda v: f"{v:.3g}", width=300, height=210)})
     return charts
 
 

@@ -82,7 +82,7 @@ def test_each_chart_has_labelled_axes_and_a_name_for_those_who_do_not_see_it() -
         assert 'role="img" aria-label="name"' in chart.svg
         assert ">up</text>" in chart.svg or ">share of documents</text>" in chart.svg
     for chart in (charts[0], charts[2], intervals([("m", 1000, 990, 1010)], "c-en", "name", "across"),
-                  stacked_shares(["r"], [Key("kept", "kept")], {("r", "kept"): 3}, "name", "across")):
+                  stacked_shares(["r"], [Key("k1", "spam")], {("r", "spam"): 3}, {"r": 30}, {"r": "90 % kept"}, "name", "across")):
         assert ">across</text>" in chart.svg
 
 
