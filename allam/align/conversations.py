@@ -65,6 +65,8 @@ def conversation_problem(messages: Any, ends_with: str) -> str:
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("content"), str) or not isinstance(message.get("role"), str):
             return f"turn {number} has no role and content"
+        if not _is_text(message["content"]):
+            return f"turn {number} holds a lone surrogate, which is no character"
     turns = messages[1:] if messages[0]["role"] == "system" else messages
     for number, message in enumerate(turns):
         expected = ("user", "assistant")[number % 2]
@@ -75,6 +77,15 @@ def conversation_problem(messages: Any, ends_with: str) -> str:
     if not turns or turns[-1]["role"] != ends_with:
         return f"the last turn is not the {ends_with}'s"
     return ""
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string can be written as UTF-8; JSON can smuggle in half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def arabic_share(text: str) -> float | None:
@@ -105,5 +116,5 @@ def fingerprint(value: Any) -> str:
 
 
 def json_lines(rows: list[dict[str, Any]]) -> str:
-    """Rows as JSON Lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    """Rows as JSON Lines; half a character (only what is dropped may hold one) becomes a question mark."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace").decode()

@@ -74,7 +74,7 @@ def run(config: DpoConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
         result = trainer.step(batch, loss, denominator=len(batch))
         tokens += sum(p.tokens for p in batch)
         trainer.log(tokens=tokens, **{name: result.sums[name] / len(batch) for name in LOGGED})
-    rows = trainer.finish(out)
+    rows, _ = trainer.finish(out)
     save_model(out / "model", model.config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)
     if not trainer.ranks.first:
         return {}

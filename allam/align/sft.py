@@ -40,7 +40,7 @@ def run(config: SftConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
         trainer.step(batch, masked_loss, denominator=sum(e.trained_tokens for e in batch))
         tokens += sum(len(e.ids) for e in batch)
         trainer.log(tokens=tokens)
-    rows = trainer.finish(out)
+    rows, _ = trainer.finish(out)
     save_model(out / "model", model.config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)
     if not trainer.ranks.first:
         return {}

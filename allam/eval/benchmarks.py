@@ -48,7 +48,7 @@ def run(config: BenchmarksConfig, inputs: dict[str, Path], out: Path) -> dict[st
         items = {name: read_items(check_file(inputs["root"], benchmark.files[0]), benchmark) for name, benchmark in config.benchmarks.items()}
         samples = run_benchmarks(EvaluatedModel(model, tokenizer, config.chat), config, items)
         results = {name: summary(rows) for name, rows in samples.items()}
-    per_byte = {path.stem: bits_per_byte(model, tokenizer, _texts(path)) for path in sorted((inputs["held_out"] / "held_out").glob("*.jsonl"))}
+    per_byte = {path.stem: bits_per_byte(model, tokenizer, _texts(path), config.sequence_length) for path in sorted((inputs["held_out"] / "held_out").glob("*.jsonl"))}
     write_json(out / "results.json", results)
     write_json(out / "bits_per_byte.json", per_byte)
     (out / "samples").mkdir()
@@ -58,7 +58,8 @@ def run(config: BenchmarksConfig, inputs: dict[str, Path], out: Path) -> dict[st
 
 
 def _texts(path: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line in file]
 
 
 def run_benchmarks(model: EvaluatedModel, config: BenchmarksConfig, items: dict[str, tuple[list[Item], list[Item]]]) -> dict[str, list[dict[str, Any]]]:

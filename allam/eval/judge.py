@@ -61,7 +61,7 @@ def read_questions(path: Path) -> list[dict[str, Any]]:
     A line has `messages` that end with the user's turn and a `reference`, or several `turns` of the user (and `reference` as a list) as in MT-Bench.
     """
     questions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
