@@ -240,8 +240,8 @@ def _evaluate(plan: Plan, files: FileTable, models: list[str]) -> None:
         problems += missing
     for model in models:
         tokenizer = plan.specs[model].inputs["tokenizer"]
-        chat = model in ("sft", "dpo")
-        plan.add(f"benchmarks_{model}", config.benchmarks.model_copy(update={"benchmarks": benchmarks, "chat": chat}),
+        filled = {"benchmarks": benchmarks, "chat": model in ("sft", "dpo"), "sequence_length": plan.recipe.train.continued.sequence_length}
+        plan.add(f"benchmarks_{model}", config.benchmarks.model_copy(update=filled),
                  {"model": model, "tokenizer": tokenizer, "held_out": "pack"}, kind="benchmarks", problems=tuple(problems))
     found, missing = _files(files, "eval.judge.questions", *config.judge.questions)
     judged = ["continue", "sft", "dpo"]
