@@ -78,6 +78,7 @@ class Trainer:
         self.micro_steps = math.ceil(global_batch / self.ranks.world_size / self.profile.micro_batch)
         self._checkpoints = work / CHECKPOINTS
         self._logs = {name: JsonLines(work / name, self.ranks.first) for name in (METRICS, EVALS, TELEMETRY)}
+        self.parameters = sum(p.numel() for p in model.parameters())
         model.to(self.ranks.device).train()
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps,
                                ranks=self.ranks)
@@ -223,13 +224,13 @@ class Trainer:
         """Writes a line of evals.jsonl: a measurement after `step` steps (0: before the first)."""
         self._logs[EVALS].add({"step": step, "tokens": tokens, **values})
 
-    def finish(self, out: Path) -> list[dict[str, Any]]:
-        """Copies the logs to the artifact; returns the rows of metrics.jsonl (empty on all ranks but the first)."""
+    def finish(self, out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Copies the logs to the artifact; returns the rows of metrics.jsonl and of evals.jsonl (none on all ranks but the first)."""
         for name, log in self._logs.items():
             log.sync()
             if self.ranks.first:
                 shutil.copyfile(log.path, out / name)
-        return self._logs[METRICS].rows()
+        return self._logs[METRICS].rows(), self._logs[EVALS].rows()
 
 
 def _part(items: Sequence[T], i: int, n: int) -> Sequence[T]:

@@ -1,0 +1,121 @@
+"""Pretraining from random weights, and continued pretraining of a given model: one module for both (paper §2.2, §2.3).
+
+With an input `model` training continues from it; otherwise it starts from random weights of the recipe's shape. Data, model and schedule are
+pure functions of the step, so that a killed run ends with the same weights. Held-out bits per byte is measured before, at intervals, and after.
+Alone: `allam stage pretrain --recipe demo`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from allam.artifacts import write_json
+from allam.engine.bits_per_byte import bits_per_byte
+from allam.engine.device import join
+from allam.engine.loss import token_losses
+from allam.engine.model import load_model, new_model, save_model
+from allam.engine.schedule import OptimizerSettings
+from allam.engine.trainer import Trainer
+from allam.errors import UserError
+from allam.text.tokenizer import Tokenizer
+from allam.train.config import PretrainStageConfig
+from allam.train.pack import COMPONENTS, HELD_OUT
+from allam.train.shape import llama_config, write_generation_config
+from allam.train.windows import Windows
+
+
+def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Trains through the input `mix`; returns losses, bits per byte before and after, and the ledger."""
+    phase = config.phase
+    join()
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    windows = Windows(inputs["pack"], inputs["mix"])
+    model = load_model(inputs["model"] / "model") if "model" in inputs else new_model(llama_config(config.model, tokenizer), phase.seed)
+    _check(model, tokenizer, windows)
+    model_config = model.config
+    trainer = Trainer(model, OptimizerSettings(**phase.optimizer.model_dump()), precision=phase.precision, global_batch=phase.global_batch,
+                      total_steps=windows.plan["steps"], work=out / "work", what="pretraining" if "model" not in inputs else "continued pretraining")
+    texts = read_held_out(inputs["held_out"])
+    tokens_a_step = phase.global_batch * windows.length
+
+    def evaluate(step: int) -> None:
+        values = {c: round(bits_per_byte(model, tokenizer, found, windows.length, trainer.ranks, trainer.call), 6) for c, found in texts.items()}
+        trainer.log_eval(step, step * tokens_a_step, bits_per_byte=values)
+
+    if trainer.start_step == 0:
+        evaluate(0)
+    loss = _loss_by_component(windows)
+    for step in trainer.steps():
+        batch = list(range(step * phase.global_batch, (step + 1) * phase.global_batch))
+        result = trainer.step(batch, loss, denominator=tokens_a_step)
+        trainer.log((step + 1) * tokens_a_step, loss_by_component={
+            c: float(f"{result.sums[c] / result.sums[f'{c}_tokens']:.6g}") for c in windows.components if result.sums[f"{c}_tokens"]})
+        if phase.eval_every and (step + 1) % phase.eval_every == 0 and step + 1 < trainer.total_steps:
+            evaluate(step + 1)
+    evaluate(trainer.total_steps)
+    save_model(out / "model", model_config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)
+    rows, evals = trainer.finish(out)
+    if not trainer.ranks.first:
+        return {}
+    write_generation_config(out / "model", tokenizer)
+    ledger = write_ledger(out, windows)
+    return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.parameters,
+            "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]},
+            "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger}
+
+
+def _check(model: PreTrainedModel, tokenizer: Tokenizer, windows: Windows) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if windows.fingerprint != tokenizer.fingerprint:
+        raise UserError("the packs were made with another tokenizer than the model's", "pack the documents again with this tokenizer")
+    if rows != tokenizer.vocab_size:
+        raise UserError(f"the model's vocabulary has {rows} rows and the tokenizer's {tokenizer.vocab_size}",
+                        "extend the model for this tokenizer first (stage extend), or give the model's own tokenizer")
+    longest = model.config.max_position_embeddings
+    if windows.length > longest:
+        raise UserError(f"sequence_length {windows.length} is longer than the model's {longest} positions", "shorten sequence_length in the recipe")
+
+
+def _loss_by_component(windows: Windows) -> Callable[[PreTrainedModel, list[int]], tuple[Tensor, dict[str, Tensor]]]:
+    """The sum of token losses of a micro-batch of sequence numbers, and its parts by language and kind."""
+
+    def loss(model: PreTrainedModel, numbers: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens = torch.from_numpy(np.stack([windows[i] for i in numbers])).to(model.device)
+        losses_B = token_losses(model, tokens[:, :-1], tokens[:, 1:]).sum(dim=1)
+        components_B = torch.tensor([windows.component(i) for i in numbers], device=losses_B.device)
+        sums = {}
+        for i, name in enumerate(windows.components):
+            here = components_B == i
+            sums[name] = losses_B.detach()[here].sum()
+            sums[f"{name}_tokens"] = here.sum() * windows.length
+        return losses_B.sum(), sums
+
+    return loss
+
+
+def read_held_out(pack: Path) -> dict[str, list[str]]:
+    """The held-out texts by component, of the components that have any."""
+    found = {}
+    for component in COMPONENTS:
+        path = pack / HELD_OUT / f"{component}.jsonl"
+        texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.is_file() else []
+        if texts:
+            found[component] = texts
+    return found
+
+
+def write_ledger(out: Path, windows: Windows) -> dict[str, Any]:
+    """ledger.json: what was planned and what was consumed, by component and domain."""
+    consumed = windows.consumed(len(windows))
+    ledger = {c: {d: {"planned_tokens": row["planned_tokens"], "consumed_tokens": consumed[c][d], "epochs": row["epochs"], "share": row["share"]}
+                  for d, row in domains.items()} for c, domains in windows.plan["ledger"].items()}
+    write_json(out / "ledger.json", ledger)
+    return ledger

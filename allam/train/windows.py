@@ -1,0 +1,51 @@
+"""The sequences of a phase, read from memory-mapped packs at any position (what packing and mixing wrote)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allam.errors import UserError
+from allam.train.mix import ORDER_DOMAIN, ORDER_WINDOW, PLAN
+from allam.train.pack import PACK, PACKS, TOKENS
+
+
+class Windows:
+    """Sequences of L + 1 tokens by their number in the phase; the last token is a target only."""
+
+    def __init__(self, pack: Path, mix: Path) -> None:
+        self.plan = json.loads((mix / PLAN).read_text(encoding="utf-8"))
+        about = json.loads((pack / PACKS / PACK).read_text(encoding="utf-8"))
+        if about["tokenizer"] != self.plan["tokenizer"]:
+            raise UserError(f"the mix {mix} was planned for packs of another tokenizer than {pack}", "run the mix again on this pack")
+        self.fingerprint: str = about["tokenizer"]
+        self.length: int = self.plan["sequence_length"]
+        self.domains: list[tuple[str, str]] = [(c, d) for c, d in self.plan["domains"]]
+        self.components: list[str] = list(dict.fromkeys(c for c, _ in self.domains))
+        self.domain_N = np.load(mix / ORDER_DOMAIN, mmap_mode="r")
+        self._window_N = np.load(mix / ORDER_WINDOW, mmap_mode="r")
+        self._tokens = [np.memmap(pack / PACKS / c / d / TOKENS, dtype=about["dtype"], mode="r") for c, d in self.domains]
+        self._component = np.array([self.components.index(c) for c, _ in self.domains])
+
+    def __len__(self) -> int:
+        return len(self.domain_N)
+
+    def __getitem__(self, i: int) -> NDArray[np.int64]:
+        """Tokens of sequence `i`, of shape [L + 1]."""
+        start = int(self._window_N[i]) * self.length
+        return np.asarray(self._tokens[self.domain_N[i]][start : start + self.length + 1], dtype=np.int64)
+
+    def component(self, i: int) -> int:
+        """The number in `components` of the component that sequence `i` comes from."""
+        return int(self._component[self.domain_N[i]])
+
+    def consumed(self, sequences: int) -> dict[str, dict[str, int]]:
+        """Tokens by component and domain in the first so many sequences."""
+        counts = np.bincount(self.domain_N[:sequences], minlength=len(self.domains))
+        found: dict[str, dict[str, int]] = {}
+        for (component, domain), count in zip(self.domains, counts, strict=True):
+            found.setdefault(component, {})[domain] = int(count) * self.length
+        return found
