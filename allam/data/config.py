@@ -34,7 +34,8 @@ class SourceConfig(Section):
     filters: tuple[FilterName, ...] | None = paper(
         "2.1", "filters in the order in which they run; null: all four for web text, language and length for other prose, none for code and math", None)
     licence: str | None = assumed("kept with every document to the end", "licence of the source", None)
-    max_documents: int | None = assumed("for trials", "read at most so many documents, from the start", None, ge=1)
+    skip_records: int = assumed("for trials, and to make two sources of one file", "records to leave out at the start; they are not counted", 0, ge=0)
+    max_documents: int | None = assumed("for trials", "read at most so many documents, after those that are skipped", None, ge=1)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files found, with their checksums; not written by hand", ())
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ PART = pa.schema([*(pa.field(name, pa.string()) for name in _FIELDS), ("record",
 
 @dataclass(frozen=True)
 class _Part:
-    """What one task reads: a file of a source, or all of them where the source is read to a fixed number of documents."""
+    """What one task reads: a file of a source, or all of them where the source is read from or to a fixed number."""
 
     source: str
     config: SourceConfig
@@ -79,7 +79,7 @@ def run(config: IngestConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
 def _parts(source: str, config: SourceConfig) -> list[_Part]:
     for file in config.files:
         file_format(source, config, file.path)  # refuses unknown endings before anything is read
-    if config.max_documents is not None:
+    if config.max_documents is not None or config.skip_records:
         return [_Part(source, config, config.files)]
     return [_Part(source, config, (file,)) for file in config.files]
 
@@ -98,6 +98,9 @@ def _read_part(parts: list[_Part], max_bytes: int, root: Path, work: Path, task:
     with TableWriter(_part_path(work, task, "parquet"), PART, compression="lz4") as writer, open(temporary, "wb") as aside:
         rows = _Rows(writer)
         for file, record in _records(part, root, max_bytes, meter):
+            if records < part.config.skip_records:
+                records += record.records if isinstance(record, SetAside) else 1
+                continue
             if isinstance(record, SetAside):
                 add_counts(set_aside, {record.reason: record.records})
                 aside.write(_set_aside_line(part.source, file.path, record))
@@ -109,7 +112,8 @@ def _read_part(parts: list[_Part], max_bytes: int, root: Path, work: Path, task:
                 break
         rows.flush()
     temporary.replace(aside_path)
-    write_notes(_part_path(work, task, "json"), {"records": records, "documents": documents, "set_aside": set_aside})
+    write_notes(_part_path(work, task, "json"), {"records": records, "documents": documents, "set_aside": set_aside,
+                                                   "skipped": min(records, part.config.skip_records)})
 
 
 def _records(part: _Part, root: Path, max_bytes: int, meter: Meter) -> Iterator[tuple[FileRef, Raw | SetAside]]:
@@ -180,7 +184,7 @@ def _funnel_row(source: str, parts: list[_Part], notes: list[dict[str, Any]], re
         if part.source != source:
             continue
         duplicates = int((repeated >= 0).sum())
-        records += note["records"]
+        records += note["records"] - note["skipped"]
         documents += note["documents"] - duplicates
         add_counts(set_aside, note["set_aside"] | ({"duplicate_id": duplicates} if duplicates else {}))
     return funnel(records, documents, {}, set_aside)

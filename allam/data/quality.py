@@ -34,40 +34,39 @@ def count_words(text: str) -> int:
 
 
 def measure(text: str, language: str) -> Measures:
-    """All measures in one pass over the words.
+    """All measures of a text.
 
     Spam is the share of words that are links, addresses, mentions or hashtags, or stand in a line that stood before, or are occurrences of
     the most frequent content word (no stop word, at least three letters) if it stands MIN_REPEATS times or more. A word counts once.
+    Words are looked at once for each different word, since most of a text's words are repetitions of a few.
     """
-    stop_words, counts = STOP_WORDS[language], Counter[str]()
-    words = repeated = links = stops = 0
-    seen_lines: set[str] = set()
-    for line in without_marks(text).lower().replace("’", "'").splitlines():
-        line_words = line.split()
-        words += len(line_words)
-        key = " ".join(line_words)
-        if key in seen_lines:
-            repeated += len(line_words)
-            stops += sum(word.strip(_EDGES) in stop_words for word in line_words)
-            continue
-        if key:
-            seen_lines.add(key)
-        if any(mark in line for mark in _LINK_MARKS):
-            line_links = sum(bool(_LINK.search(word)) for word in line_words if any(mark in word for mark in _LINK_MARKS))
-            links += line_links
-            line_words = [word for word in line_words if not _LINK.search(word)] if line_links else line_words
-        counts.update([word.strip(_EDGES) for word in line_words])
-    stops += sum(count for word, count in counts.items() if word in stop_words)
-    most_used, most = _most_used(counts, stop_words)
+    text = without_marks(text).lower().replace("’", "'")
+    counts = Counter(text.split())
+    words = counts.total()
     if not words:
         return Measures(0, 0.0, 0.0, "")
+    lines = Counter(line.strip() for line in text.splitlines())
+    repeated = 0
+    bare = {word: word.strip(_EDGES) for word in counts}
+    stops = sum(count for word, count in counts.items() if bare[word] in STOP_WORDS[language])
+    if any(count > 1 for line, count in lines.items() if line):
+        counts = Counter(" ".join(lines).split())
+        repeated = words - counts.total()
+    content: Counter[str] = Counter()
+    links = 0
+    for word, count in counts.items():
+        if any(mark in word for mark in _LINK_MARKS) and _LINK.search(word):
+            links += count
+        else:
+            content[bare[word]] += count
+    most_used, most = _most_used(content, STOP_WORDS[language])
     return Measures(words, (repeated + links + most) / words, stops / words, most_used)
 
 
 def _most_used(counts: Counter[str], stop_words: frozenset[str]) -> tuple[str, int]:
-    for word, count in counts.most_common(len(stop_words)):
-        if count < MIN_REPEATS:
-            break
-        if len(word) >= 3 and word not in stop_words and not word.isdecimal():
-            return word, count
-    return "", 0
+    """The most frequent content word and its number, the alphabet deciding between equals; ("", 0) if none is frequent."""
+    frequent = [(-count, word) for word, count in counts.items() if count >= MIN_REPEATS and word not in stop_words and sum(map(str.isalpha, word)) >= 3]
+    if not frequent:
+        return "", 0
+    count, word = min(frequent)
+    return word, -count

@@ -1,0 +1,59 @@
+"""Runs the four data stages in folders as the worker lays them out."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from allam.artifacts import checksum_outputs, clear_outputs
+from allam.cluster import ClusterProfile
+from allam.data.config import DataConfig, SourceConfig
+from allam.files import FileTable
+from allam.section import Section
+
+
+def stage(name: str, config: Section, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Enters the folder as the worker does, after a crash too, and runs the stage."""
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    clear_outputs(out)
+    metrics: dict[str, Any] = importlib.import_module(f"allam.data.{name}").run(config, inputs, out)
+    return metrics
+
+
+def configs(data: DataConfig, root: Path) -> dict[str, tuple[Section, dict[str, str]]]:
+    """The stages' configurations and inputs, as the plan makes them."""
+    table = FileTable(root)
+    sources = {name: s.model_copy(update={"files": table.resolve(name, s.path)}) for name, s in data.sources.items()}
+    natural = {name: s for name, s in sources.items() if s.kind == "natural"}
+    translated = {name: s for name, s in sources.items() if s.kind == "translated"}
+    return {
+        "ingest": (data.ingest.model_copy(update={"sources": sources, "order": tuple(sources)}), {}),
+        "filter": (data.filter.model_copy(update={"sources": natural}), {"documents": "ingest"}),
+        "dedup": (data.dedup.model_copy(update={"order": tuple(natural)}), {"documents": "filter"}),
+        "translate": (data.translate.model_copy(update={"sources": translated, "order": tuple(translated)}), {"documents": "ingest", "originals": "dedup"}),
+    }
+
+
+def run_stages(data: DataConfig, root: Path, base: Path) -> dict[str, dict[str, Any]]:
+    """All four stages; returns their metrics by name."""
+    return {name: stage(name, config, {"root": root} | {k: base / v for k, v in inputs.items()}, base / name)
+            for name, (config, inputs) in configs(data, root).items()}
+
+
+def ingest(root: Path, base: Path, **fields: Any) -> dict[str, Any]:
+    """Ingests one source `s`; `fields` are the source's, `shards` and the like the stage's."""
+    own = {name: fields.pop(name) for name in ("shards", "max_set_aside_share", "max_document_bytes") if name in fields}
+    source = SourceConfig(**({"language": "en", "domain": "web"} | fields))
+    data = DataConfig.model_validate({"sources": {"s": source}, "ingest": {"max_set_aside_share": 1.0} | own})
+    return stage("ingest", configs(data, root)["ingest"][0], {"root": root}, base)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The checksum of each output."""
+    return {path: output.sha256 for path, output in checksum_outputs(folder).items()}
+
+
+def profile(workers: int) -> str:
+    """A cluster profile for `ALLAM_CLUSTER`."""
+    return ClusterProfile(workers=workers).model_dump_json()

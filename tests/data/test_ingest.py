@@ -1,0 +1,221 @@
+"""Every record of a raw file becomes a document or is set aside with a reason: nothing is lost, whatever the file holds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from data_stages import checksums, ingest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allam.documents import Document, read_documents
+from allam.errors import StageFailed, UserError
+
+LINES = ["The weather was cold.", "ذهبنا إلى السوق في الصباح.", "Nobody wanted to leave the house that day."]
+
+
+def documents(out: Path) -> list[Document]:
+    return list(read_documents(out / "documents"))
+
+
+def set_aside(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "set_aside.jsonl").read_text().splitlines()]
+
+
+def json_lines(texts: list[str]) -> bytes:
+    return b"".join(json.dumps({"id": f"d{i}", "text": text}, ensure_ascii=False).encode() + b"\n" for i, text in enumerate(texts))
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_json_lines_are_read_plain_and_packed(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"a.jsonl{ending}").write_bytes(PACKERS[ending](json_lines(LINES)))
+    metrics = ingest(tmp_path, tmp_path / "out", path=f"a.jsonl{ending}")
+    assert [(d.id, d.text, d.source, d.language, d.domain, d.kind) for d in documents(tmp_path / "out")] == [
+        (f"d{i}", text, "s", "en", "web", "natural") for i, text in enumerate(LINES)]
+    assert metrics["funnel"]["s"] == {"in": 3, "out": 3, "dropped": {}, "set_aside": {}}
+    assert metrics["sources"]["s"] == {"documents": 3, "bytes": sum(len(text.encode()) for text in LINES)}
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])
+def test_an_archive_of_several_members_is_read_to_its_end(tmp_path: Path, ending: str) -> None:
+    pack = PACKERS[ending]
+    data = json_lines(LINES)
+    (tmp_path / f"a.jsonl{ending}").write_bytes(pack(data[:40]) + pack(data[40:]))
+    ingest(tmp_path, tmp_path / "out", path=f"a.jsonl{ending}")
+    assert [d.text for d in documents(tmp_path / "out")] == LINES
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])
+def test_an_archive_cut_at_any_byte_keeps_what_came_before_and_counts_one_truncated_record(tmp_path: Path, ending: str) -> None:
+    from allam.data.archives import read_lines
+
+    lines = [f"line {i} {'x' * (i % 7)}".encode() for i in range(40)]
+    whole = PACKERS[ending](b"\n".join(lines) + b"\n")
+    path = tmp_path / f"a{ending}"
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        found = list(read_lines(path, 1000, lambda n: None))
+        assert found[-1].problem == "truncated", cut
+        kept = [line.data for line in found[:-1]]
+        assert kept == lines[: len(kept)], cut
+        assert all(not line.problem for line in found[:-1]), cut
+    path.write_bytes(whole)
+    assert [line.data for line in read_lines(path, 1000, lambda n: None)] == lines
+
+
+def test_a_truncated_archive_keeps_its_complete_documents(tmp_path: Path) -> None:
+    whole = gzip.compress(json_lines([f"{text} {i * 7919}" for i in range(300) for text in LINES]))
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    metrics = ingest(tmp_path, tmp_path / "out", path="a.jsonl.gz")["funnel"]["s"]
+    assert metrics["set_aside"] == {"truncated": 1}
+    assert 200 < metrics["out"] == metrics["in"] - 1
+    assert set_aside(tmp_path / "out")[0]["line"] == metrics["in"]
+
+
+def test_broken_lines_are_set_aside_with_file_line_and_reason(tmp_path: Path) -> None:
+    good = json_lines(LINES).splitlines()
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([
+        good[0], b'{"id": "x", "text": "cut', b"", b'{"id": "y", "text": "\xff\xfe"}', good[1], b'{"id": "z"}', b'{"id": "w", "text": "  \\n"}',
+        b'{"id": "v", "text": 7}', b'["text"]', b'{"id": "u", "text": "\\ud800"}', good[2]]))
+    metrics = ingest(tmp_path, tmp_path / "out", path="a.jsonl")
+    assert metrics["funnel"]["s"] == {"in": 10, "out": 3, "dropped": {}, "set_aside": {"bad_json": 3, "bad_utf8": 1, "no_text": 3}}
+    assert [(row["file"], row["line"], row["reason"]) for row in set_aside(tmp_path / "out")] == [
+        ("a.jsonl", 2, "bad_json"), ("a.jsonl", 4, "bad_utf8"), ("a.jsonl", 6, "no_text"), ("a.jsonl", 7, "no_text"), ("a.jsonl", 8, "no_text"),
+        ("a.jsonl", 9, "bad_json"), ("a.jsonl", 10, "bad_json")]
+
+
+def test_a_record_over_the_limit_is_set_aside_and_the_next_one_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["x" * 3_000_000, LINES[0]]))
+    metrics = ingest(tmp_path, tmp_path / "out", path="a.jsonl", max_document_bytes=1000)
+    assert metrics["funnel"]["s"]["set_aside"] == {"oversized": 1}
+    assert [d.text for d in documents(tmp_path / "out")] == [LINES[0]]
+
+
+def test_plain_text_is_cut_into_documents_at_blank_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\n\nfirst\nstill first\n \t\nsecond\r\n\r\n\n".encode() + b"bad \xff\n\nthird")
+    ingest(tmp_path, tmp_path / "out", path="a.txt")
+    assert [(d.id, d.text) for d in documents(tmp_path / "out")] == [("s-000000", "first\nstill first"), ("s-000001", "second\r"), ("s-000003", "third")]
+    assert [(row["line"], row["reason"]) for row in set_aside(tmp_path / "out")] == [(9, "bad_utf8")]
+
+
+def test_parquet_is_read_with_its_columns_and_bad_text_is_set_aside(tmp_path: Path) -> None:
+    text = pa.array([LINES[0].encode(), b"\xff", None, LINES[1].encode()], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": text, "url": ["http://a.b/c", None, None, ""]}), tmp_path / "a.parquet")
+    metrics = ingest(tmp_path, tmp_path / "out", path="a.parquet")
+    assert metrics["funnel"]["s"] == {"in": 4, "out": 2, "dropped": {}, "set_aside": {"bad_utf8": 1, "no_text": 1}}
+    assert [(d.id, d.url) for d in documents(tmp_path / "out")] == [("1", "http://a.b/c"), ("4", None)]
+
+
+def test_a_parquet_file_without_the_text_column_names_the_field_and_the_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"content": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"data\.sources\.s\.text_field.*a\.parquet.*'text'(.|\n)*content"):
+        ingest(tmp_path, tmp_path / "out", path="a.parquet")
+
+
+def test_a_cut_parquet_file_is_set_aside(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": LINES}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
+    assert ingest(tmp_path, tmp_path / "out", path="*.parquet")["funnel"]["s"]["set_aside"] == {"unreadable": 1}
+
+
+def test_fields_are_found_where_the_source_says(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"key": 7, "link": "http://x.y", "pair": [{"body": "نص"}], "en": "e1"}))
+    ingest(tmp_path, tmp_path / "out", path="a.jsonl", language="ar", kind="translated", text_field="pair.0.body", id_field="key", id_prefix="p/",
+           url_field="link", translation_of_field="en", translation_of_prefix="q/", licence="CC0")
+    (found,) = documents(tmp_path / "out")
+    assert (found.id, found.text, found.url, found.translation_of, found.licence) == ("p/7", "نص", "http://x.y", "q/e1", "CC0")
+
+
+def test_pairs_without_ids_are_joined_by_their_number(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"en": "one", "ar": "واحد"}\nbroken\n{"en": "two", "ar": "اثنان"}\n')
+    ingest(tmp_path, tmp_path / "en", path="a.jsonl", text_field="en", id_field=None, id_prefix="en/")
+    ingest(tmp_path, tmp_path / "ar", path="a.jsonl", text_field="ar", id_field=None, language="ar", kind="translated", translation_of_field=None,
+           translation_of_prefix="en/")
+    assert [d.id for d in documents(tmp_path / "en")] == [d.translation_of for d in documents(tmp_path / "ar")] == ["en/000000", "en/000002"]
+
+
+def test_a_repeated_id_is_set_aside_with_its_line_also_across_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": "1", "text": "first"}\n{"id": "2", "text": "second"}\n{"id": "1", "text": "third"}\n')
+    (tmp_path / "b.jsonl").write_text('{"id": "2", "text": "fourth"}\n{"id": "3", "text": "fifth"}\n')
+    metrics = ingest(tmp_path, tmp_path / "out", path="*.jsonl")
+    assert metrics["funnel"]["s"] == {"in": 5, "out": 3, "dropped": {}, "set_aside": {"duplicate_id": 2}}
+    assert [d.text for d in documents(tmp_path / "out")] == ["first", "second", "fifth"]
+    assert [(row["file"], row["line"]) for row in set_aside(tmp_path / "out")] == [("a.jsonl", 3), ("b.jsonl", 1)]
+
+
+def test_documents_go_to_shards_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines([str(i) for i in range(10)]))
+    ingest(tmp_path, tmp_path / "out", path="a.jsonl", shards=4)
+    shards = [[d.text for d in read_documents_of(path)] for path in sorted((tmp_path / "out/documents/s").iterdir())]
+    assert shards == [[str(i) for i in range(10) if i * 4 // 10 == shard] for shard in range(4)]
+
+
+def read_documents_of(path: Path) -> list[Document]:
+    from allam.documents import read_shard
+
+    return list(read_shard(path))
+
+
+def test_skipped_records_are_not_counted_and_the_maximum_is_of_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(LINES) + b"broken\n" + b'{"text": "more"}\n{"text": "and more"}\n')
+    metrics = ingest(tmp_path, tmp_path / "out", path="a.jsonl", skip_records=2, max_documents=2)
+    assert metrics["funnel"]["s"] == {"in": 3, "out": 2, "dropped": {}, "set_aside": {"bad_json": 1}}
+    assert [(d.id, d.text) for d in documents(tmp_path / "out")] == [("d2", LINES[2]), ("s-000004", "more")]
+
+
+def test_too_many_broken_records_fail_the_stage_and_name_source_and_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(LINES) + b"broken\n")
+    with pytest.raises(StageFailed, match=r"data\.sources\.s: 1 of 4 records are broken \(1 bad_json\)(.|\n)*max_set_aside_share"):
+        ingest(tmp_path, tmp_path / "out", path="a.jsonl", max_set_aside_share=0.2)
+    assert ingest(tmp_path, tmp_path / "out2", path="a.jsonl", max_set_aside_share=0.25)["funnel"]["s"]["out"] == 3
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_an_empty_source_is_the_users_mistake(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\n")
+    with pytest.raises(UserError, match=r"data\.sources\.s\.path"):
+        ingest(tmp_path, tmp_path / "out", path=name)
+
+
+def test_an_unknown_ending_names_the_field_that_would_help(tmp_path: Path) -> None:
+    (tmp_path / "a.doc").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"data\.sources\.s\.format"):
+        ingest(tmp_path, tmp_path / "out", path="a.doc")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(
+    st.builds(lambda i, t: json.dumps({"id": i, "text": t}).encode(), st.integers(0, 9), st.text(max_size=12)),
+    st.binary(max_size=20).map(lambda data: data.replace(b"\n", b" "))), max_size=25), st.sampled_from(list(PACKERS)), st.integers(0, 3), st.integers(1, 3))
+def test_in_is_out_plus_set_aside_for_any_bytes(lines: list[bytes], ending: str, cut: int, shards: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        packed = PACKERS[ending](b"\n".join(lines))
+        (root / f"a.jsonl{ending}").write_bytes(packed[: len(packed) - cut] if ending else packed)
+        (root / "b.jsonl").write_text('{"id": "always", "text": "there"}\n')
+        row = ingest(root, root / "out", path="*.jsonl*", shards=shards)["funnel"]["s"]
+        assert row["out"] == len(documents(root / "out"))
+        assert row["in"] == row["out"] + len(set_aside(root / "out"))
+        assert len({d.id for d in documents(root / "out")}) == row["out"]
+        if not (cut and ending):
+            assert row["in"] == 1 + sum(bool(line.strip()) for line in lines)
+
+
+def test_running_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(LINES * 50) + b"broken\n")
+    ingest(tmp_path, tmp_path / "one", path="a.jsonl", shards=2)
+    ingest(tmp_path, tmp_path / "two", path="a.jsonl", shards=2)
+    assert checksums(tmp_path / "one") == checksums(tmp_path / "two")
