@@ -9,7 +9,7 @@ from allam.artifacts import file_sha256
 from allam.report.bars import Bar, grouped_bars, intervals
 from allam.report.read import MODELS, Artifacts
 from allam.report.svg import Key
-from allam.report.words import LANGUAGES, is_arabic, model_name, percent
+from allam.report.words import LANGUAGES, is_arabic, model_name, percent, sentence
 
 GROUPS = {"both": "natural text in both", "english": "English text only", "arabic": "Arabic text only", "translated": "English and translations of it"}
 SEEN = {  # how the facts of a group reached a model that is asked in this language
@@ -72,13 +72,14 @@ def benchmark_section(artifacts: Artifacts) -> dict[str, Any] | None:
     for name in names:
         any_result = next(r[name] for r in by_model.values() if name in r)
         groups = [g for g in GROUPS if g in (any_result.get("by_group") or {})]
+        cuts = {"by_group": {g: GROUPS[g] for g in groups}, "by_topic": {t: sentence(t) for t in any_result.get("by_topic") or {}}}
         about = described.get(name, {})
         benchmarks.append({
             "name": name, "language": LANGUAGES.get(about.get("language", ""), ""), "type": about.get("type", "").replace("_", " "), "n": any_result.get("n"),
-            "chance": any_result.get("chance"), "groups": groups, "chart": _group_chart(name, groups, keys, by_model) if groups else None,
+            "chance": any_result.get("chance"), "cuts": cuts, "chart": _group_chart(name, groups, keys, by_model) if groups else None,
             "rows": [(model_name(m), results[name]) for m, results in by_model.items() if name in results]})
     transfer = [(model_name(m), ways(artifacts, results)) for m, results in by_model.items()]
-    return {"benchmarks": benchmarks, "models": [model_name(m) for m in by_model], "group_names": GROUPS, "keys": keys,
+    return {"benchmarks": benchmarks, "models": [model_name(m) for m in by_model],
             "transfer": transfer if any(w for _, w in transfer) else None, "ways": WAYS}
 
 

@@ -11,6 +11,8 @@ from allam.report.stages import parameters, vocabulary
 from allam.report.training import bits_by_model, tokens_of
 from allam.report.words import LANGUAGES, change, compact, count, decimal, duration, model_name, percent, size
 
+ALLOWED_RISE = 0.05  # of English bits per byte over continued pretraining
+
 
 def summarize(artifacts: Artifacts) -> dict[str, Any]:
     """Everything that summary.json holds; a figure whose stages are missing is null or absent."""
@@ -54,7 +56,7 @@ def cards(summary: dict[str, Any]) -> list[dict[str, str]]:
         if changes and language in changes:
             before, after = summary["bits_per_byte"][changes["from"]][language], summary["bits_per_byte"][changes["to"]][language]
             found.append({
-                "value": change(changes[language]), "what": f"{LANGUAGES[language]} bits per byte", "tone": "good" if changes[language] < 0.005 else "bad",
+                "value": change(changes[language]), "what": f"{LANGUAGES[language]} bits per byte", "tone": _tone(changes[language]),
                 "note": f"{decimal(before)} ({model_name(changes['from'])} model) to {decimal(after)} ({model_name(changes['to'])}); lower is better"})
     last, facts = _last_facts(summary)
     if "own" in facts:
@@ -76,6 +78,11 @@ def cards(summary: dict[str, Any]) -> list[dict[str, str]]:
         found.append({"value": duration(summary["seconds"]), "what": "of work in all stages",
                       "note": f"{summary['stages']} stages, at most {size(summary['peak_memory_bytes'])} of memory"})
     return found
+
+
+def _tone(change_of_bits: float) -> str:
+    """A fall is good; a rise that the demo's own promise for English allows is neither good nor bad."""
+    return "good" if change_of_bits < 0 else "" if change_of_bits <= ALLOWED_RISE else "bad"
 
 
 def _last_facts(summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:

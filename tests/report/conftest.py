@@ -226,7 +226,7 @@ def result(level: float, name: str) -> dict[str, Any]:
     chance = 0.25 if name.startswith("facts") else 0.0
     far = "arabic" if name.endswith("en") else "english"
     groups = {g: {"accuracy": chance + 0.1 if g == far else level, "stderr": 0.04, "n": 40} for g in ("both", "english", "arabic", "translated")}
-    return {"accuracy": level, "stderr": 0.02, "chance": chance, "n": 160, "by_group": groups}
+    return {"accuracy": level, "stderr": 0.02, "chance": chance, "n": 160, "by_group": groups, "by_topic": {f"capital {SCRIPT}": groups["both"]}}
 
 
 def answers() -> Iterable[dict[str, Any]]:
