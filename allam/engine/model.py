@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel
@@ -98,7 +99,9 @@ def save_generation_config(folder: Path, eos_ids: list[int], bos_id: int, pad_id
     GenerationConfig(bos_token_id=bos_id, eos_token_id=eos_ids if len(eos_ids) > 1 else eos_ids[0], pad_token_id=pad_id, do_sample=False).save_pretrained(folder)
 
 
-def parameters_of(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
-    """The weights of a model that no engine holds, tied ones once."""
-    for name, parameter in model.named_parameters():
-        yield name, parameter.detach()
+def tensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a model's folder by name, one in memory at a time."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in sorted(file.keys()):
+                yield name, file.get_tensor(name)

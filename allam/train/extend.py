@@ -20,7 +20,7 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb2
 from torch import Tensor
 
 from allam.engine.device import compute_device
-from allam.engine.model import load_config, load_model, save_model
+from allam.engine.model import load_config, load_model, save_model, tensors_of
 from allam.errors import StageFailed, UserError
 from allam.text.tokenizer import MODEL_FILE, Tokenizer
 from allam.train.config import ExtendConfig
@@ -88,15 +88,11 @@ def _random_rows(rows_VD: Tensor, count: int, seed: int) -> Tensor:
 
 def _extended(source: Path, old_rows: int, spellings: list[list[int]], config: ExtendConfig) -> Iterator[tuple[str, Tensor]]:
     """The model's tensors one by one, the two embedding matrices with their new rows."""
-    for path in sorted(source.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in sorted(file.keys()):
-                tensor = file.get_tensor(name)
-                if name in MATRICES:
-                    old = tensor[:old_rows]
-                    seed = config.seed + int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
-                    tensor = torch.cat([old, new_rows(old, spellings, config.method, seed)])
-                yield name, tensor
+    for name, tensor in tensors_of(source):
+        if name in MATRICES:
+            seed = config.seed + int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
+            tensor = torch.cat([tensor[:old_rows], new_rows(tensor[:old_rows], spellings, config.method, seed)])
+        yield name, tensor
 
 
 def check(source: Path, target: Path, old_rows: int) -> float | None:

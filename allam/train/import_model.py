@@ -7,14 +7,10 @@ where the hub is allowed (HF_HUB_OFFLINE and HF_HOME are honoured). No code of t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from torch import Tensor
-
-from allam.engine.model import load_config, save_model
+from allam.engine.model import load_config, save_model, tensors_of
 from allam.errors import StageFailed, UserError
 from allam.files import MISSING, check_file
 from allam.text.tokenizer import Tokenizer
@@ -37,9 +33,9 @@ def run(config: ImportConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
         raise UserError(f"the model {config.model!r} has {model_config.vocab_size} rows, its tokenizer {tokenizer.vocab_size} pieces",
                         "give tokenizer.base.model the tokenizer that this model was trained with")
     _check_index(source, weights)
-    save_model(out / "model", model_config, _tensors(weights), inputs["tokenizer"])
+    save_model(out / "model", model_config, tensors_of(source), inputs["tokenizer"])
     write_generation_config(out / "model", tokenizer)
-    parameters = sum(tensor.numel() for _, tensor in _tensors(weights))
+    parameters = sum(tensor.numel() for _, tensor in tensors_of(source))
     return {"model": config.model, "revision": config.revision, "parameters": parameters, "vocab_size": model_config.vocab_size}
 
 
@@ -70,10 +66,3 @@ def _check_index(source: Path, weights: list[Path]) -> None:
         missing = sorted(named - {path.name for path in weights})
         if missing:
             raise UserError(f"{source} lacks {', '.join(missing)}, named in {index.name}", "download the missing shards")
-
-
-def _tensors(weights: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    for path in weights:
-        with safe_open(path, framework="pt") as file:
-            for name in sorted(file.keys()):
-                yield name, file.get_tensor(name)

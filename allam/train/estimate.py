@@ -1,0 +1,54 @@
+"""What training will take before it starts: parameters, FLOPs, device hours, days, energy and CO2, in plain Python, for `allam plan`.
+
+FLOPs of a token are 6 for each parameter that multiplies (the input embedding only looks up), forward and backward, and 12·L·H·S/2 for causal
+attention over S positions in L layers of width H (PaLM, appendix B, halved since a token sees half the positions on average).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from allam.cluster import ClusterProfile
+from allam.train.config import ModelConfig
+
+HOURS_A_DAY = 24
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One training stage. Energy holds the devices and the site's overhead (PUE), not hosts and networks."""
+
+    parameters: int
+    tokens: int
+    flops: float
+    device_hours: float
+    days: float
+    kwh: float
+    kg_co2: float
+
+
+def parameters(shape: ModelConfig, vocab_size: int) -> int:
+    """All parameters of a Llama of this shape: embeddings, attention, gated feed-forward, norms."""
+    matrices = 1 if shape.tied_embeddings else 2
+    return matrices * vocab_size * shape.hidden_size + shape.layers * _block(shape) + shape.hidden_size
+
+
+def _block(shape: ModelConfig) -> int:
+    head = shape.hidden_size // shape.heads
+    attention = 2 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.kv_heads * head
+    return attention + 3 * shape.hidden_size * shape.intermediate_size + 2 * shape.hidden_size
+
+
+def flops_per_token(shape: ModelConfig, vocab_size: int, sequence_length: int) -> float:
+    """Floating-point operations of one token, forward and backward; recomputed activations are not counted."""
+    multiplying = shape.layers * _block(shape) + vocab_size * shape.hidden_size
+    return 6.0 * multiplying + 6.0 * shape.layers * shape.hidden_size * sequence_length
+
+
+def estimate(shape: ModelConfig, vocab_size: int, sequence_length: int, tokens: int, profile: ClusterProfile) -> Estimate:
+    """What training `tokens` takes under a profile's peak, utilisation, power, PUE and carbon intensity."""
+    flops = flops_per_token(shape, vocab_size, sequence_length) * tokens
+    device_hours = flops / (profile.peak_tflops * 1e12 * profile.utilisation) / 3600
+    kwh = device_hours * profile.device_watts / 1000 * profile.pue
+    return Estimate(parameters=parameters(shape, vocab_size), tokens=tokens, flops=flops, device_hours=device_hours,
+                    days=device_hours / profile.ranks / HOURS_A_DAY, kwh=kwh, kg_co2=kwh * profile.kg_co2_per_kwh)
