@@ -29,6 +29,7 @@ from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
 from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, table
 from tasks.words import flat, number, size
 
+STATUS_OF_CTRL_C = 130  # typer's, for KeyboardInterrupt
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
                   help="From raw English and Arabic text and an English-centred model to an aligned bilingual model and a report.")
 
@@ -277,13 +278,16 @@ def _stop(_signal: int, _frame: object) -> None:
 
 
 def main() -> None:
-    """The `allam` command: runs a subcommand and turns errors into messages and exit codes."""
+    """The `allam` command: runs a subcommand and turns errors into messages and exit codes. Typer itself ends with SystemExit."""
+    status = 0
     try:
         app()
     except AllamError as error:
         status = _explain(error)
-    except KeyboardInterrupt:
-        status = _explain(StageFailed("stopped", "run the same command again; it goes on where it was"))
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+        if status == STATUS_OF_CTRL_C:
+            status = _explain(StageFailed("stopped", "run the same command again; it goes on where it was"))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
@@ -291,10 +295,8 @@ def main() -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         status = _explain(StageFailed(f"the disk is full: {error.filename or error}", "free some space and run the same command again") if full
                           else StageFailed(str(error), "check the path and its permissions"))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         status = _explain(StageFailed(f"{type(error).__name__}: {error}", "this is a mistake in the program: ALLAM_DEBUG=1 shows where"))
-    else:
-        status = 0
     sys.exit(status)
 
 

@@ -87,6 +87,15 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
+def _send_what_waits() -> None:
+    """Sends Prefect's queued logs and events (task states are events), which else would be lost or retried for long against a server that is gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for queue in (APILogWorker, EventsWorker):
+        queue.drain_all(timeout=SECONDS_TO_STOP)
+
+
 @contextmanager
 def prefect_server(store: Path) -> Iterator[None]:
     """Within, PREFECT_API_URL is set: to the user's server where it was, else to a temporary one. Prefect must not be imported before."""
@@ -103,5 +112,6 @@ def prefect_server(store: Path) -> Iterator[None]:
         server.wait()
         yield
     finally:
+        _send_what_waits()
         del os.environ["PREFECT_API_URL"]
         server.stop()

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from allam.artifacts import ERROR, JOB, LOG, PROGRESS, WORK, ArtifactRef, Manifest, Store, folder_lock, is_being_made, lock_holder, write_json
+from allam.artifacts import ERROR, JOB, LOG, MANIFEST, PROGRESS, WORK, ArtifactRef, Manifest, Store, folder_lock, is_being_made, lock_holder, write_json
 from allam.cluster import ClusterProfile
 from allam.errors import AllamError, StageFailed, UserError
 from allam.pipeline import StageSpec
@@ -128,7 +128,7 @@ def _run(spec: StageSpec, folder: Path, profile: ClusterProfile, report: OnProgr
         status = _watch(spec, process, folder, profile, report)
     finally:
         _stop(process)
-    if status != 0:
+    if status != 0 and not (folder / MANIFEST).exists():
         raise _failure(spec, folder, status, start_of_log)
 
 
@@ -215,8 +215,8 @@ def _wait_for_live_worker(spec: StageSpec, folder: Path, profile: ClusterProfile
             raise StageFailed(f"{spec.name} is being made by process {pid}, which didn't end within {profile.timeout_hours:g} hours",
                               f"look into {folder / LOG}; end that process if it is stuck")
         time.sleep(POLL_SECONDS)
-    _, launch = lock_holder(folder)
-    if launch:
+    pid, launch = lock_holder(folder)
+    if launch and not _belongs_to(pid, launch) and not (folder / MANIFEST).exists():
         end_leftovers(launch)
     return waited
 

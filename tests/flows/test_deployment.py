@@ -1,0 +1,147 @@
+"""A real Prefect server and a real worker: deploy as a user does, trigger by deployment, and lose the worker on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from small import write_small_recipe
+
+from flows.server import TemporaryServer
+
+CODE = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+class Server:
+    """A server with its own home, and what a user types against it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.recipe, self.store = root, write_small_recipe(root), root / "store"
+        port = TemporaryServer(root / "unused").port
+        self.url = f"http://127.0.0.1:{port}/api"
+        self.environment = os.environ | {
+            "PREFECT_HOME": str(root / "home"), "PREFECT_API_URL": self.url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "ALLAM_STORE": str(self.store), "PREFECT_WORKER_QUERY_SECONDS": "2", "NO_COLOR": "1",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.log = open(root / "server.log", "w")
+        self.processes = [self.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui")]
+        self.wait_for(self.answers, 180)
+
+    def start(self, *command: str) -> subprocess.Popen:
+        """Starts a process of its own session."""
+        return subprocess.Popen([sys.executable, "-m", *command], env=self.environment, cwd=self.root, stdout=self.log, stderr=self.log, start_new_session=True)
+
+    def type(self, *command: str) -> str:
+        """Runs a command in the repository's folder; returns what it wrote."""
+        done = subprocess.run([sys.executable, "-m", *command], env=self.environment, cwd=CODE, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def api(self, path: str, body: object = None) -> object:
+        """Calls the server's API."""
+        request = urllib.request.Request(f"{self.url}{path}", data=None if body is None else json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def answers(self) -> bool:
+        """Whether the server is up."""
+        try:
+            return bool(self.api("/health"))
+        except OSError:
+            return False
+
+    def wait_for(self, condition, seconds: float) -> None:
+        """Waits until `condition()` holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (self.root / "server.log").read_text()[-4000:]
+            time.sleep(0.5)
+
+    def trigger(self, to: str) -> str:
+        """Runs the pipeline's deployment; returns the run's id."""
+        deployment = self.api("/deployments/name/pipeline/allam")
+        run = self.api(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"recipe": str(self.recipe), "to": to, "store": str(self.store)}})
+        return str(run["id"])
+
+    def state(self, run: str) -> str:
+        """The type of a run's state."""
+        return str(self.api(f"/flow_runs/{run}")["state_type"])
+
+    def kill(self, process: subprocess.Popen) -> None:
+        """Kills a process and all its descendants at once, as a power cut does."""
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for victim in tree:
+            victim.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        """Ends what still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                self.kill(process)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(tmp_path_factory.mktemp("server"))
+    try:
+        running.type("prefect", "work-pool", "create", "allam", "--type", "process")
+        running.type("prefect", "--no-prompt", "deploy", "--all")
+        running.type("flows.automations")
+        running.type("flows.automations")  # a second time changes nothing
+        yield running
+    finally:
+        running.close()
+
+
+def test_every_flow_is_deployed_and_the_pipeline_on_a_schedule(server):
+    deployments = {d["entrypoint"]: d for d in server.api("/deployments/filter", {})}
+    assert sorted(deployments) == ["flows.align.align", "flows.data.data", "flows.evaluation.evaluation", "flows.pipeline.pipeline", "flows.tokenizer.tokenizer",
+                                   "flows.train.train"]
+    schedule = deployments["flows.pipeline.pipeline"]["schedules"][0]["schedule"]
+    assert (schedule["cron"], schedule["timezone"]) == ("0 2 * * *", "Asia/Riyadh")
+    assert deployments["flows.data.data"]["parameters"]["store"] == str(server.store)
+    assert len(server.api("/automations/filter", {})) == 2
+
+
+def test_a_run_triggered_by_deployment_completes_and_says_what_it_made(server):
+    worker = server.start("prefect", "worker", "start", "--pool", "allam")
+    server.processes.append(worker)
+    run = server.trigger("dedup")
+    server.wait_for(lambda: server.state(run) in ("COMPLETED", "FAILED", "CRASHED"), 300)
+    assert server.state(run) == "COMPLETED"
+    server.wait_for(lambda: len(server.api("/artifacts/filter", {})) >= 3, 30)
+    pages = {artifact["key"]: artifact["data"] for artifact in server.api("/artifacts/filter", {}) if artifact["type"] == "markdown"}
+    assert sorted(pages) == ["dedup", "filter", "ingest"]
+    assert "| web_en | 3 | 3 |" in pages["filter"]
+    tasks = {task["name"]: task for task in server.api("/task_runs/filter", {})}
+    assert tasks["filter: make"]["state_type"] == "COMPLETED"
+    assert tasks["filter: make"]["tags"] == ["data"]
+    again = server.trigger("dedup")
+    server.wait_for(lambda: server.state(again) in ("COMPLETED", "FAILED", "CRASHED"), 300)
+    server.wait_for(lambda: "filter: reuse" in {task["name"] for task in server.api("/task_runs/filter", {})}, 30)
+    server.kill(worker)
+
+
+def test_a_run_whose_worker_was_killed_is_marked_as_crashed_and_goes_on_elsewhere(server):
+    first = server.start("prefect", "worker", "start", "--pool", "allam")
+    server.processes.append(first)
+    server.recipe.write_text(server.recipe.read_text() + "\n")
+    with open(server.root / "raw" / "web_en.jsonl", "a") as file:
+        file.write('{"id": "more", "text": "One more line.", "url": "https://example.org/more"}\n')
+    run = server.trigger("dedup")
+    server.wait_for(lambda: len(list(server.store.glob("ingest/*/.lock"))) == 2, 200)
+    server.kill(first)
+    assert server.state(run) == "RUNNING"
+    server.wait_for(lambda: server.state(run) in ("CRASHED", "SCHEDULED"), 300)
+    server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
+    server.wait_for(lambda: server.state(run) == "COMPLETED", 300)
+    assert len(list(server.store.glob("dedup/*/manifest.json"))) == 2
