@@ -60,8 +60,9 @@ def line_chart(lines: Sequence[Line], title: str, x_label: str, y_label: str, wi
     right = width - 14
     x = Scale(0.0, max((p[0] for p in points), default=1.0) or 1.0, left, right)
     y = Scale(low, high, height - 46, 12)
-    wanted = max(2, int((right - left) / 70))
-    parts = y_axis(y, left, right, y_label) + x_axis(x, height - 46, x_label, ticks(x.low, x.high, wanted), x_show)
+    whole = all(float(a).is_integer() for a, _ in points)  # there is no step 2.5
+    marks = [mark for mark in ticks(x.low, x.high, max(2, int((right - left) / 70))) if not whole or float(mark).is_integer()]
+    parts = y_axis(y, left, right, y_label) + x_axis(x, height - 46, x_label, marks, x_show)
     parts += [mark for item in lines for mark in _line(item, x, y)]
     return drawing(parts, width, height, title, _keys(lines))
 
@@ -132,7 +133,7 @@ def staged_chart(spans: Sequence[Span], lines: Sequence[Sequence[Line]], title: 
     right = width - 16 - max((len(item.label) * CHARACTER for item in named), default=0)
     axis, y = TokenAxis(spans, left, right), Scale(low, high, bottom, top)
     parts = [_band(axis, i, top, bottom) for i in range(len(spans))]
-    parts += y_axis(y, left, right, y_label) + _token_ticks(axis, bottom)
+    parts += y_axis(y, left, right, y_label) + _token_ticks(axis, bottom) + [_event(axis, i, top, bottom) for i in range(len(spans))]
     parts.append(text((left + right) / 2, bottom + 40, "tokens seen since the start of training", "label", "middle"))
     parts += [mark for i, stage in enumerate(lines) for item in stage for mark in _line(item, partial(axis.at, i), y)]
     ends = keep_apart([y(item.points[-1][1]) for item in named], 15, top + 4, bottom)
@@ -144,9 +145,16 @@ def _band(axis: TokenAxis, i: int, top: float, bottom: float) -> str:
     """The background of a stage with its name above; every second one is shaded."""
     start, end = axis.edges[i], axis.edges[i + 1]
     shade = f'<rect x="{n(start)}" y="{n(top)}" width="{n(end - start)}" height="{n(bottom - top)}" class="band"/>' if i % 2 == 0 else ""
-    event = axis.spans[i].begins_with
-    mark = line(start, top, start, bottom, "threshold") + text(start + 6, top + 14, event, "tick") if event else ""
-    return shade + text((start + end) / 2, top - 10, axis.spans[i].label, "stage", "middle") + mark
+    return shade + text((start + end) / 2, top - 10, axis.spans[i].label, "stage", "middle")
+
+
+def _event(axis: TokenAxis, i: int, top: float, bottom: float) -> str:
+    """What happened to the model before this stage, at its left border; the words stand on the side where there is more room."""
+    start, event = axis.edges[i], axis.spans[i].begins_with
+    if not event:
+        return ""
+    leftwards = start - axis.edges[0] > axis.edges[-1] - start
+    return line(start, top, start, bottom, "threshold") + text(start + (-6 if leftwards else 6), top + 14, event, "tick", "end" if leftwards else "start")
 
 
 def _token_ticks(axis: TokenAxis, bottom: float) -> list[str]:

@@ -9,7 +9,7 @@ from allam.report.evaluation import benchmark_languages, results_by_model, ways
 from allam.report.read import MODELS, TRAINED, Artifacts
 from allam.report.stages import parameters, vocabulary
 from allam.report.training import bits_by_model, tokens_of
-from allam.report.words import LANGUAGES, change, compact, count, decimal, duration, model_name, percent, size
+from allam.report.words import LANGUAGES, MINUS, change, compact, count, decimal, duration, model_name, percent, size
 
 ALLOWED_RISE = 0.05  # of English bits per byte over continued pretraining
 
@@ -64,7 +64,8 @@ def cards(summary: dict[str, Any]) -> list[dict[str, str]]:
         over = 100 * (own["accuracy"] - own["chance"])
         found.append({
             "value": percent(own["accuracy"]), "what": "of facts known in the language they were written in", "tone": "good" if over > 0 else "bad",
-            "note": f"{over:+.0f} points over chance ({percent(own['chance'], 0)}); {model_name(last)} model, {count(own['n'])} questions"})
+            "note": f"{MINUS if over < 0 else '+'}{abs(over):.0f} points over chance ({percent(own['chance'], 0)}); "
+                    f"{model_name(last)} model, {count(own['n'])} questions"})
     if "other" in facts:
         other = facts["other"]
         through = f"; through translated text {percent(facts['translated']['accuracy'])}" if "translated" in facts else ""

@@ -111,3 +111,8 @@ def test_a_text_is_arabic_where_a_third_of_its_letters_are() -> None:
 def test_a_long_text_is_cut_at_a_space() -> None:
     assert shortened("one two three", 9) == "one two …"
     assert shortened(" short ") == "short"
+
+
+def test_an_axis_of_steps_shows_whole_steps_only() -> None:
+    chart = line_chart([Line("loss", "c-all", [(1, 0.7), (2, 0.6)])], "t", "optimizer step", "loss")
+    assert re.findall(r'text-anchor="middle">([\d.]+)</text>', chart.svg) == ["0", "1", "2"]
