@@ -21,18 +21,24 @@ class SourceConfig(Section):
     language: Literal["en", "ar"] = paper("2.1", "language of the source; the language filter drops documents in any other")
     domain: DomainName = paper("2.1, Table 1", "row of Table 1 that the source counts towards")
     kind: Literal["natural", "translated"] = paper("2.1", "`translated` text is mixed and reported apart from natural text", "natural")
-    format: Literal["auto", "jsonl", "parquet", "text"] = assumed("most files say it by their ending", "file format; `auto` goes by the file's ending (.gz, .zst and .xz are unpacked)", "auto")
-    text_field: str = assumed("the most common name", "field that holds the text (JSON Lines, Parquet); dots go into nested fields, as in `messages.0.content`", "text")
-    id_field: str | None = assumed("the most common name", "field that holds the id; null, or absent in a record: the id is the number of the record in its source, after "
+    format: Literal["auto", "jsonl", "parquet", "text"] = assumed(
+        "most files say it by their ending", "file format; `auto` goes by the file's ending (.gz, .zst and .xz are unpacked)", "auto")
+    text_field: str = assumed(
+        "the most common name",
+        "field that holds the text (JSON Lines, Parquet); dots go into nested fields, as in `messages.0.content`", "text")
+    id_field: str | None = assumed("the most common name",
+                                   "field that holds the id; null, or absent in a record: the id is the number of the record in its source, after "
                                    "`id_prefix` or, without one, `<source>-`", "id")
     url_field: str | None = assumed("the most common name", "field that holds the URL, if any; null where it is no address of the one document (a book's, "
                                     "over its chapters), since documents with the same URL are dropped", "url")
     id_prefix: str = assumed("ids of two sources may collide", "put before each id", "")
     translation_of_field: str | None = assumed(
-        "translations name their source", "field that holds the id of the English original; null: the number of the record, for files of pairs without ids", "translation_of")
+        "translations name their source",
+        "field that holds the id of the English original; null: the number of the record, for files of pairs without ids", "translation_of")
     translation_of_prefix: str = assumed("matches the original's id_prefix", "put before each original's id", "")
     filters: tuple[FilterName, ...] | None = paper(
-        "2.1", "filters in the order in which they run; null: all four for web text, language and length for other prose, none for code and math", None)
+        "2.1",
+        "filters in the order in which they run; null: all four for web text, language and length for other prose, none for code and math", None)
     licence: str | None = assumed("kept with every document to the end", "licence of the source", None)
     skip_records: int = assumed("for trials, and to make two sources of one file", "records to leave out at the start; they are not counted", 0, ge=0)
     max_documents: int | None = assumed("for trials", "read at most so many documents, after those that are skipped", None, ge=1)
@@ -56,10 +62,13 @@ class IngestConfig(Section):
     """Reading raw files into the document schema."""
 
     sources: dict[str, SourceConfig] = assumed("taken from data.sources", "natural and translated sources, by name", {})
-    order: tuple[str, ...] = assumed("a key has no order of names, but what is kept of repeated ids depends on it", "sources in the recipe's order; filled in by the plan", ())
+    order: tuple[str, ...] = assumed(
+        "a key has no order of names, but what is kept of repeated ids depends on it", "sources in the recipe's order; filled in by the plan", ())
     shards: int = assumed("part of identity, so that the number of workers changes nothing", "shards of each source", 1, ge=1, le=99999)
-    max_set_aside_share: float = assumed("a damaged source should stop a run", "share of broken records of a source above which the stage fails", 0.05, ge=0, le=1)
-    max_document_bytes: int = assumed("bounds memory; the longest books have a few megabytes", "records with more bytes are set aside as oversized", 64_000_000, ge=1)
+    max_set_aside_share: float = assumed(
+        "a damaged source should stop a run", "share of broken records of a source above which the stage fails", 0.05, ge=0, le=1)
+    max_document_bytes: int = assumed(
+        "bounds memory; the longest books have a few megabytes", "records with more bytes are set aside as oversized", 64_000_000, ge=1)
 
 
 class FilterConfig(Section):
@@ -70,7 +79,9 @@ class FilterConfig(Section):
     language_model_sha256: str = assumed("the model decides what is kept, so it is identity", "SHA-256 of the fastText model lid.176.ftz",
                                          "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83")
     min_words: int = paper("2.1", "documents with fewer words (split at white space) are dropped", 30, ge=0)
-    max_spam_ratio: float = assumed("the paper names no threshold", "share of words in repeated lines, links, hashtags or one over-used word above which a document is spam", 0.3, ge=0, le=1)
+    max_spam_ratio: float = assumed(
+        "the paper names no threshold",
+        "share of words in repeated lines, links, hashtags or one over-used word above which a document is spam", 0.3, ge=0, le=1)
     min_stop_word_ratio: float = assumed("the paper names no threshold", "prose has function words: documents with a smaller share are lists", 0.05, ge=0, le=1)
     max_stop_word_ratio: float = assumed("the paper names no threshold", "documents with a larger share of stop words say nothing", 0.75, ge=0, le=1)
 
@@ -78,7 +89,8 @@ class FilterConfig(Section):
 class DedupConfig(Section):
     """Duplicate URLs and exact duplicates (§2.1); fuzzy matching was found too harsh there."""
 
-    order: tuple[str, ...] = assumed("a key has no order of names, but the first of duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
+    order: tuple[str, ...] = assumed(
+        "a key has no order of names, but the first of duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
     url: bool = paper("2.1", "drop documents whose normalised URL was met before", True)
     exact: bool = paper("2.1", "drop documents whose text, in its comparison form, was met before", True)
 
@@ -87,7 +99,8 @@ class TranslateConfig(Section):
     """Translated text, with the link to its English source (§2.1)."""
 
     sources: dict[str, SourceConfig] = assumed("taken from data.sources", "translated sources, by name", {})
-    order: tuple[str, ...] = assumed("a key has no order of names, but the first of duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
+    order: tuple[str, ...] = assumed(
+        "a key has no order of names, but the first of duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
     drop_orphans: bool = paper("2.1", "drop translations whose English source was not kept: the paper's sources are part of its English data", True)
     min_length_ratio: float = assumed("Arabic is about as long as English in characters", "characters of the translation over those of its source", 0.3, gt=0)
     max_length_ratio: float = assumed("Arabic is about as long as English in characters", "characters of the translation over those of its source", 3.0, gt=0)
@@ -96,7 +109,8 @@ class TranslateConfig(Section):
 class DataConfig(Section):
     """From raw files to a curated corpus."""
 
-    root: str | None = assumed("where files lie is no part of identity", "folder below which all paths of the recipe lie; null: the sample that ships in the package", None)
+    root: str | None = assumed(
+        "where files lie is no part of identity", "folder below which all paths of the recipe lie; null: the sample that ships in the package", None)
     sources: dict[str, SourceConfig] = paper("2.1", "the sources of text, by name")
     held_out: HeldOut = assumed("the paper doesn't say", "documents kept out of training and tokenizers, for bits per byte", HeldOut())
     ingest: IngestConfig = assumed("sections are stages", "reading raw files", IngestConfig())

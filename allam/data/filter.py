@@ -20,8 +20,20 @@ from allam.artifacts import write_json
 from allam.data.config import FilterConfig, FilterName, SourceConfig
 from allam.data.quality import Measures, count_words, measure
 from allam.data.tables import (
-    TableWriter, add_counts, count_rows, dropped_line, funnel, publish, read_notes, read_tables, source_shards, text_bytes, write_dropped,
-    write_notes, write_whole)
+    TableWriter,
+    add_counts,
+    count_rows,
+    dropped_line,
+    funnel,
+    publish,
+    read_notes,
+    read_tables,
+    source_shards,
+    text_bytes,
+    write_dropped,
+    write_notes,
+    write_whole,
+)
 from allam.data.tasks import Meter, run_tasks
 from allam.text.language import LanguageIdentifier, reaches
 

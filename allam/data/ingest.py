@@ -22,8 +22,7 @@ import pyarrow as pa
 from allam.data.config import IngestConfig, SourceConfig
 from allam.data.readers import Raw, SetAside, file_format, read_records
 from allam.data.signatures import Rows, find_repeats, save_array, signatures
-from allam.data.tables import (
-    BYTES_PER_GROUP, TableWriter, add_counts, funnel, publish, read_notes, read_tables, text_bytes, unique_temporary, write_notes)
+from allam.data.tables import BYTES_PER_GROUP, TableWriter, add_counts, funnel, publish, read_notes, read_tables, text_bytes, unique_temporary, write_notes
 from allam.data.tasks import Meter, run_tasks
 from allam.documents import ROWS_PER_GROUP, SCHEMA, shard_path
 from allam.errors import StageFailed, UserError
@@ -218,7 +217,7 @@ def _refuse_damaged_or_empty(source: str, row: dict[str, Any], config: IngestCon
             f"{out / 'set_aside.jsonl'} lists them with file and line: mend the source, or raise data.ingest.max_set_aside_share")
     if not row["out"]:
         paths = ", ".join(file.path for file in config.sources[source].files) or config.sources[source].path
-        raise UserError(f"data.sources.{source}.path: there is no document in {paths}", "give a path that holds documents, or take the source out of the recipe")
+        raise UserError(f"data.sources.{source}.path: there is no document in {paths}", "give a path that holds documents, or take out the source")
 
 
 # --- last: parts to shards ------------------------------------------------------------------------------------------------------

@@ -15,8 +15,19 @@ import pyarrow as pa
 
 from allam.data.signatures import Rows
 from allam.data.tables import (
-    TableWriter, add_counts, count_rows, dropped_line, funnel, publish, read_notes, read_tables, text_bytes, write_dropped, write_notes,
-    write_whole)
+    TableWriter,
+    add_counts,
+    count_rows,
+    dropped_line,
+    funnel,
+    publish,
+    read_notes,
+    read_tables,
+    text_bytes,
+    write_dropped,
+    write_notes,
+    write_whole,
+)
 from allam.data.tasks import Meter, run_tasks
 
 Shards = list[tuple[str, Path]]  # (source, file)
@@ -64,11 +75,12 @@ class Drops:
 def write_kept(out: Path, shards: Shards, sources: tuple[str, ...], drops: Drops) -> dict[str, Any]:
     """Writes the stage's outputs; returns its metrics."""
     work = out / "work"
-    for i, rows in enumerate(drops.rows):
-        write_notes(work / "drops" / f"{i:05d}.json", [[row, *rows[row]] for row in sorted(rows)])
+    for i, decided in enumerate(drops.rows):
+        write_notes(work / "drops" / f"{i:05d}.json", [[row, *decided[row]] for row in sorted(decided)])
     run_tasks(work, "write", partial(_write_shard, shards, work), len(shards), unit="documents", total=int(drops.starts[-1]),
               size=sum(path.stat().st_size for _, path in shards))
-    rows, sizes = {}, {}
+    rows: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     for source in sources:
         own = [work / "shards" / source / path.name for name, path in shards if name == source]
         notes = [read_notes(made.with_suffix(".json")) for made in own]

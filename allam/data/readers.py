@@ -165,7 +165,8 @@ def _name(value: Any) -> str | None:
 
 def _paragraphs(lines: Iterator[Line], max_bytes: int) -> Iterator[Record]:
     """Documents separated by blank lines; a document's line is its first."""
-    start, kept, size, problem = 0, [], 0, ""  # kept: lines of the document so far
+    kept: list[bytes] = []  # lines of the document so far
+    start, size, problem = 0, 0, ""
     for line in lines:
         if line.problem in ("truncated", "unreadable"):
             yield SetAside(start or line.number, line.problem, excerpt(b"\n".join([*kept, line.data])))

@@ -85,6 +85,7 @@ class _Executor(LocalPipelineExecutor):  # type: ignore[misc]
                 self._run_for_rank(rank)
             return
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["allam.data.tables"])  # its imports are paid once, not by each process of each pool
         with ProcessPoolExecutor(self.workers, mp_context=context) as pool:
             running = [pool.submit(self._run_for_rank, rank) for rank in ranks]
             try:

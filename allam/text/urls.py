@@ -13,8 +13,11 @@ import re
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-TRACKING = frozenset("""fbclid gclid gclsrc dclid gbraid wbraid msclkid yclid twclid ttclid igshid igsh mc_cid mc_eid mkt_tok _hsenc _hsmi hsctatracking
-    _ga _gl _openstat vero_id vero_conv wickedid oly_anon_id oly_enc_id rb_clickid s_cid cmpid ref_src ref_url spm""".split())
+TRACKING = frozenset([
+    "fbclid", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "msclkid", "yclid", "twclid", "ttclid", "igshid", "igsh", "mc_cid", "mc_eid", "mkt_tok",
+    "_hsenc", "_hsmi", "hsctatracking", "_ga", "_gl", "_openstat", "vero_id", "vero_conv", "wickedid", "oly_anon_id", "oly_enc_id", "rb_clickid",
+    "s_cid", "cmpid", "ref_src", "ref_url", "spm",
+])
 TRACKING_PREFIXES = ("utm_", "pk_", "mtm_", "hsa_", "at_")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

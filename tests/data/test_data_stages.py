@@ -85,7 +85,7 @@ def test_statistics_hold_a_histogram_of_each_measure(sample: tuple[dict[str, dic
         assert sum(measures["words"]["counts"]) == metrics["filter"]["funnel"][source]["in"]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_same_bytes(sample: tuple[dict[str, dict[str, Any]], Path], workers: int, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLAM_CLUSTER", profile(workers))

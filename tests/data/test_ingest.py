@@ -105,7 +105,7 @@ def test_a_record_over_the_limit_is_set_aside_and_the_next_one_is_read(tmp_path:
 
 
 def test_plain_text_is_cut_into_documents_at_blank_lines(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("\n\nfirst\nstill first\n \t\nsecond\r\n\r\n\n".encode() + b"bad \xff\n\nthird")
+    (tmp_path / "a.txt").write_bytes(b"\n\nfirst\nstill first\n \t\nsecond\r\n\r\n\n" + b"bad \xff\n\nthird")
     ingest(tmp_path, tmp_path / "out", path="a.txt")
     assert [(d.id, d.text) for d in documents(tmp_path / "out")] == [("s-000000", "first\nstill first"), ("s-000001", "second\r"), ("s-000003", "third")]
     assert [(row["line"], row["reason"]) for row in set_aside(tmp_path / "out")] == [(9, "bad_utf8")]
