@@ -1,0 +1,170 @@
+"""Training goes on exactly where it was, whatever stopped it, and one step means the same for any micro-batch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import GLOBAL_BATCH, LENGTH, batch_of, launch, loss, make_trainer, outcome, train
+
+from allam.cluster import ClusterProfile
+from allam.engine import checkpoint
+from allam.errors import StageFailed
+
+RARELY = ClusterProfile(threads=1, checkpoint_seconds=1e6)
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return train(make_trainer(tmp_path_factory.mktemp("undisturbed"), STEPS, RARELY))
+
+
+def _stop_after(work: Path, steps: int, profile: ClusterProfile = RARELY) -> None:
+    """Trains to the end of step `steps` of STEPS, writes a checkpoint there, and walks away."""
+    trainer = make_trainer(work, STEPS, profile)
+    for step in trainer.steps():
+        trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH)
+        if step + 1 == steps:
+            trainer.save(steps)
+            return
+
+
+def test_the_loss_falls(undisturbed: dict[str, list[float]]) -> None:
+    assert undisturbed["losses"][-1] < undisturbed["losses"][0]
+
+
+@pytest.mark.parametrize("stop", range(1, STEPS + 1))
+def test_stopped_after_any_step_and_resumed_the_weights_are_the_same_bit_for_bit(tmp_path: Path, undisturbed: dict[str, object], stop: int) -> None:
+    _stop_after(tmp_path, stop)
+    resumed = train(make_trainer(tmp_path, STEPS, RARELY))
+    assert resumed["resumed"] == stop
+    assert resumed["weights"] == undisturbed["weights"]
+    assert resumed["losses"] == undisturbed["losses"][stop:]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_zero_stage_and_precision_resumes_bit_for_bit(tmp_path: Path, stage: int, precision: str) -> None:
+    profile = RARELY.model_copy(update={"zero_stage": stage})
+    whole = train(make_trainer(tmp_path / "whole", 4, profile, precision))
+    trainer = make_trainer(tmp_path / "cut", 4, profile, precision)
+    for step in trainer.steps():
+        trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        if step == 1:
+            trainer.save(2)
+            break
+    resumed = train(make_trainer(tmp_path / "cut", 4, profile, precision))
+    assert (resumed["resumed"], resumed["weights"]) == (2, whole["weights"])
+
+
+def test_a_checkpoint_of_one_zero_stage_is_resumed_by_another(tmp_path: Path, undisturbed: dict[str, object]) -> None:
+    _stop_after(tmp_path, 3)
+    resumed = train(make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"zero_stage": 2})))
+    assert resumed["resumed"] == 3
+    assert resumed["losses"] == pytest.approx(undisturbed["losses"][3:], rel=1e-5)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 5])
+def test_the_micro_batch_changes_nothing_but_rounding(tmp_path: Path, undisturbed: dict[str, list[float]], micro_batch: int) -> None:
+    done = train(make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"micro_batch": micro_batch})))
+    assert done["losses"] == pytest.approx(undisturbed["losses"], rel=1e-5)
+    assert done["norms"] == pytest.approx(undisturbed["norms"], rel=1e-4)
+
+
+def test_a_short_batch_is_the_mean_over_what_it_holds(tmp_path: Path) -> None:
+    items = batch_of(0)[:3]
+    results = []
+    for micro_batch in (8, 1):
+        trainer = make_trainer(tmp_path / str(micro_batch), STEPS, RARELY.model_copy(update={"micro_batch": micro_batch}))
+        next(trainer.steps())
+        results.append(trainer.step(items, loss, denominator=3 * LENGTH))
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-6)
+    assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=1e-4)
+    assert results[0].sums == results[1].sums == {"tokens": 3 * LENGTH}
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(
+        tmp_path: Path, undisturbed: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    _stop_after(tmp_path, 2)
+    _stop_after(tmp_path, 4)
+    target = tmp_path / "checkpoints" / "step-00000004" / "00000.safetensors"
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(content)
+    resumed = train(make_trainer(tmp_path, STEPS, RARELY))
+    assert (resumed["resumed"], resumed["weights"]) == (2, undisturbed["weights"])
+    assert "step-00000004 is damaged (00000.safetensors differs from its checksum)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("leftover", ["empty", "tensors without state", "all but the name"])
+def test_a_checkpoint_cut_off_while_saving_never_counts(tmp_path: Path, undisturbed: dict[str, object], leftover: str) -> None:
+    _stop_after(tmp_path, 2)
+    good, cut = tmp_path / "checkpoints" / "step-00000002", tmp_path / "checkpoints" / "step-00000005.tmp"
+    shutil.copytree(good, cut)
+    if leftover != "all but the name":
+        (cut / "state.json").unlink()
+    if leftover == "empty":
+        (cut / "00000.safetensors").unlink()
+    resumed = train(make_trainer(tmp_path, STEPS, RARELY))
+    assert (resumed["resumed"], resumed["weights"]) == (2, undisturbed["weights"])
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    train(make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"checkpoint_seconds": 1e-6})))
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000004", "step-00000005"]
+    assert all(checkpoint.damage(p) is None for p in (tmp_path / "checkpoints").iterdir())
+
+
+def test_metrics_after_the_checkpoint_are_cut_and_written_again(tmp_path: Path) -> None:
+    _stop_after(tmp_path, 2)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "tokens": 384, "lo')  # what a killed process leaves
+    trainer = make_trainer(tmp_path, STEPS, RARELY)
+    train(trainer)
+    (tmp_path / "out").mkdir()
+    rows, _ = trainer.finish(tmp_path / "out")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows == [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_loss_that_is_no_number_stops_training_and_names_the_step(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, STEPS, RARELY)
+    next(trainer.steps())
+    with pytest.raises(StageFailed, match="step 1: the loss is nan"):
+        trainer.step(batch_of(0), lambda model, items: (loss(model, items)[0] * torch.nan, {}), denominator=1)
+
+
+def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, STEPS, RARELY)
+    matrices, vectors = trainer._zero.engine.optimizer.param_groups
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert all(p.ndim == 2 for p in matrices["params"]) and all(p.ndim == 1 for p in vectors["params"])
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_process_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+    profile = ClusterProfile(threads=1, checkpoint_seconds=0.01)
+    whole = outcome(launch(tmp_path / "whole", 150, profile))
+    work, killed_at = tmp_path / "killed", []
+    for kill in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        [process] = launch(work, 150, profile)
+        before = _newest_step(work)
+        while process.poll() is None and _newest_step(work) < before + 20:  # mid-step or mid-save, as it happens
+            pass
+        process.send_signal(kill)
+        process.communicate()
+        killed_at.append(_newest_step(work))
+    assert killed_at == sorted(set(killed_at)) and killed_at[-1] < 150, f"the kills did not land: {killed_at}"
+    last = outcome(launch(work, 150, profile))
+    assert last["resumed"] >= killed_at[-1] > 0
+    assert last["weights"] == whole["weights"]
+
+
+def _newest_step(work: Path) -> int:
+    return max((int(p.name.split("-")[1]) for p in (work / "checkpoints").glob("step-*") if not p.name.endswith(".tmp")), default=0)

@@ -1,0 +1,95 @@
+"""A tiny Llama trained on fixed random sequences, for the tests: in process, or as a program on one or more ranks.
+
+    python tiny_training.py WORK STEPS PROFILE_JSON [PRECISION]     prints {"losses", "norms", "weights" (a hash), "resumed"} on rank 0
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig
+
+from allam.cluster import ClusterProfile
+from allam.engine.loss import token_losses
+from allam.engine.model import new_model
+from allam.engine.schedule import OptimizerSettings
+from allam.engine.trainer import Trainer
+
+GLOBAL_BATCH, LENGTH, VOCAB = 8, 16, 64
+CONFIG = LlamaConfig(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                     tie_word_embeddings=False, max_position_embeddings=64)
+SETTINGS = OptimizerSettings(learning_rate=1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1)
+
+
+def make_trainer(work: Path, total_steps: int, profile: ClusterProfile, precision: Any = "fp32") -> Trainer:
+    """A trainer around the same fresh model each time."""
+    work.mkdir(parents=True, exist_ok=True)
+    return Trainer(new_model(CONFIG, seed=0), SETTINGS, precision=precision, global_batch=GLOBAL_BATCH, total_steps=total_steps, work=work,
+                   profile=profile)
+
+
+def batch_of(step: int) -> list[torch.Tensor]:
+    """The whole batch of a step: half of each sequence repeats, so that there is something to learn."""
+    generator = torch.Generator().manual_seed(1000 + step % 5)
+    halves = torch.randint(0, VOCAB, (GLOBAL_BATCH, LENGTH // 2 + 1), generator=generator)
+    return list(torch.cat([halves, halves], dim=1)[:, : LENGTH + 1])
+
+
+def loss(model: Any, items: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The sum of token losses, and the number of tokens beside it."""
+    tokens = torch.stack(items)
+    losses = token_losses(model, tokens[:, :-1], tokens[:, 1:])
+    return losses.sum(), {"tokens": torch.tensor(float(losses.numel()))}
+
+
+def train(trainer: Trainer) -> dict[str, Any]:
+    """Trains to the end; losses and norms of the steps taken, and a hash of the weights."""
+    losses, norms = [], []
+    for step in trainer.steps():
+        result = trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH)
+        losses.append(result.loss)
+        norms.append(result.grad_norm)
+    weights = dict(trainer.weights())
+    digest = hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights.values())).hexdigest()
+    return {"losses": losses, "norms": norms, "weights": digest, "sums": {n: float(w.double().sum()) for n, w in weights.items()},
+            "norm_of_weights": {n: float(w.double().norm()) for n, w in weights.items()}, "resumed": trainer.start_step}
+
+
+def launch(work: Path, steps: int, profile: ClusterProfile, precision: str = "fp32", ranks: int = 1) -> list[subprocess.Popen[str]]:
+    """Starts this file as a program on `ranks` ranks; the first process is rank 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(ranks):
+        environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+                                    "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen([sys.executable, __file__, str(work), str(steps), profile.model_dump_json(), precision], env=environment,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    return started
+
+
+def outcome(started: list[subprocess.Popen[str]]) -> dict[str, Any]:
+    """Waits for the ranks and returns what rank 0 printed; raises where one failed."""
+    texts = [process.communicate(timeout=300)[0] for process in started]
+    for process, text in zip(started, texts, strict=True):
+        assert process.returncode == 0, text
+    found: dict[str, Any] = json.loads(texts[0].strip().splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    made = make_trainer(Path(sys.argv[1]), int(sys.argv[2]), ClusterProfile.model_validate_json(sys.argv[3]), sys.argv[4])
+    done = train(made)
+    if made.ranks.first:
+        print(json.dumps(done))
