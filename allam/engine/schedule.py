@@ -37,7 +37,7 @@ def learning_rate(settings: OptimizerSettings, step: int, total_steps: int) -> f
         return peak
     start = settings.warmup_steps
     if settings.schedule == "wsd":
-        start = max(start, total_steps - max(1, round(WSD_DECAY_SHARE * total_steps)))
+        start = max(start, total_steps - 1 - max(1, round(WSD_DECAY_SHARE * total_steps)))  # the last step at the peak
     if step < start:
         return peak
     done = min(1.0, (step - start) / max(1, total_steps - 1 - start))

@@ -1,0 +1,268 @@
+"""Pretraining, extension, continuation and export over a small corpus: real models, compared tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from allam.cluster import ClusterProfile
+from allam.engine.bits_per_byte import bits_per_byte
+from allam.engine.loss import token_losses
+from allam.engine.model import load_model, new_model, save_model
+from allam.engine.schedule import OptimizerSettings, learning_rate
+from allam.errors import UserError
+from allam.files import FileTable
+from allam.section import HeldOut
+from allam.text.tokenizer import Tokenizer
+from allam.train import export, extend, import_model, mix, pack, pretrain
+from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, ModelConfig, PackConfig, PhaseConfig, PretrainStageConfig
+from allam.train.estimate import estimate, parameters
+
+LENGTH, BATCH = 16, 8
+SHAPE = {"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "intermediate_size": 48, "max_positions": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALLAM_CLUSTER", ClusterProfile(threads=1).model_dump_json())
+        yield
+
+
+def phase(tokens: int, mixture: dict[str, Any], **changes: Any) -> PhaseConfig:
+    return PhaseConfig.model_validate({"tokens": tokens, "global_batch": BATCH, "sequence_length": LENGTH, "precision": "fp32", "mix": mixture,
+                                       "optimizer": {"learning_rate": 1e-2}} | changes)
+
+
+ENGLISH = {"components": {"en": 1.0}, "domains": {"en": {"web": 0.8, "math": 0.2}}, "max_epochs": 20}
+BOTH = {"components": {"en": 0.5, "ar": 0.5}, "domains": {"en": {"web": 1.0}, "ar": {"web": 1.0}}, "max_epochs": 20}
+
+
+class TrainingPath:
+    """The training path on disk, stage by stage."""
+
+    def __init__(self, root: Path, corpus: dict[str, Path], base: Path, merged: Path, tied: bool) -> None:
+        self.root, self.corpus, self.base, self.merged, self.tied = root, corpus, base, merged, tied
+        self.metrics: dict[str, dict[str, Any]] = {}
+
+    def stage(self, name: str, module: Any, config: Any, **inputs: Path) -> Path:
+        out = self.root / name
+        (out / "work").mkdir(parents=True)
+        self.metrics[name] = module.run(config, inputs | {"root": self.root}, out)
+        return out
+
+    def packed(self, name: str, tokenizer: Path, mixture: dict[str, Any], tokens: int) -> tuple[Path, Path]:
+        packs = self.stage(f"pack_{name}", pack, PackConfig(held_out=HeldOut(share=0.1), held_out_bytes=1000), **self.corpus, tokenizer=tokenizer)
+        config = MixStageConfig.model_validate(mixture | {"tokens": tokens, "sequence_length": LENGTH, "global_batch": BATCH})
+        return packs, self.stage(f"mix_{name}", mix, config, pack=packs)
+
+    def walk(self) -> None:
+        shape = ModelConfig(**SHAPE, tied_embeddings=self.tied)
+        packs, order = self.packed("base", self.base, ENGLISH, 6000)
+        self.pretrained = self.stage("pretrain", pretrain, PretrainStageConfig(model=shape, phase=phase(6000, ENGLISH, eval_every=20)),
+                                     tokenizer=self.base, pack=packs, mix=order, held_out=packs)
+        self.extended = self.stage("extend", extend, ExtendConfig(), model=self.pretrained, base_tokenizer=self.base, tokenizer=self.merged)
+        self.packs, self.order = self.packed("both", self.merged, BOTH, 6000)
+        self.continued = self.stage("continue", pretrain, PretrainStageConfig(model=shape, phase=phase(6000, BOTH)), model=self.extended,
+                                    tokenizer=self.merged, pack=self.packs, mix=self.order, held_out=self.packs)
+        self.exported = self.stage("export", export, None, model=self.continued, tokenizer=self.merged)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, corpus: dict[str, Path], base_tokenizer: Path,
+         merged_tokenizer: Path) -> TrainingPath:
+    found = TrainingPath(tmp_path_factory.mktemp("path"), corpus, base_tokenizer, merged_tokenizer, request.param)
+    found.walk()
+    return found
+
+
+def test_both_phases_lower_the_bits_per_byte_of_what_they_train_on(path: TrainingPath) -> None:
+    before, after = (path.metrics["pretrain"]["bits_per_byte"][k]["en"] for k in ("before", "after"))
+    assert after < 0.7 * before
+    before, after = (path.metrics["continue"]["bits_per_byte"][k]["ar"] for k in ("before", "after"))
+    assert after < 0.7 * before
+
+
+def test_continuation_starts_where_the_extended_base_stands(path: TrainingPath) -> None:
+    texts = pretrain.read_held_out(path.packs)["ar"]
+    measured = bits_per_byte(load_model(path.extended / "model"), Tokenizer.load(path.merged), texts, LENGTH)
+    first = json.loads((path.continued / "evals.jsonl").read_text().splitlines()[0])
+    assert (first["step"], first["bits_per_byte"]["ar"]) == (0, pytest.approx(measured, rel=1e-5))
+
+
+def test_evaluations_come_before_at_intervals_and_after(path: TrainingPath) -> None:
+    rows = [json.loads(line) for line in (path.pretrained / "evals.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 20, 40, 47]
+
+
+def test_what_was_consumed_is_what_was_planned(path: TrainingPath) -> None:
+    ledger = json.loads((path.continued / "ledger.json").read_text())
+    rows = [row for domains in ledger.values() for row in domains.values()]
+    assert all(row["planned_tokens"] == row["consumed_tokens"] > 0 for row in rows)
+    last = json.loads((path.continued / "metrics.jsonl").read_text().splitlines()[-1])
+    assert sum(row["consumed_tokens"] for row in rows) == last["tokens"]
+    assert set(last["loss_by_component"]) == {"en", "ar"}
+
+
+def test_a_phase_run_again_gives_the_same_files(path: TrainingPath, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(6000, BOTH))
+    pretrain.run(config, {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}, tmp_path)
+    for name in ("model/model.safetensors", "metrics.jsonl", "evals.jsonl", "ledger.json"):
+        assert _hash(tmp_path / name) == _hash(path.continued / name), name
+
+
+def test_old_rows_keep_every_bit_and_new_rows_are_the_mean_of_their_spelling(path: TrainingPath) -> None:
+    old, new = (load_file(folder / "model" / "model.safetensors") for folder in (path.pretrained, path.extended))
+    base, merged = Tokenizer.load(path.base), Tokenizer.load(path.merged)
+    assert set(old) == set(new) and ("lm_head.weight" in old) is not path.tied
+    for name, before in old.items():
+        after = new[name]
+        if name not in extend.MATRICES:
+            assert torch.equal(before, after)
+            continue
+        assert after.shape[0] == merged.vocab_size
+        assert torch.equal(before, after[: base.vocab_size])
+        spelling = base.encode("الماء")  # `▁الماء` with the space that encode puts before
+        assert torch.allclose(after[base.vocab_size + 2], before[spelling].mean(dim=0), atol=1e-7)
+        assert torch.allclose(after[merged.special["<|end|>"]], before.mean(dim=0), atol=1e-7)
+
+
+def test_an_inner_piece_is_spelled_without_a_space_before_it(base_tokenizer: Path, merged_tokenizer: Path) -> None:
+    base = Tokenizer.load(base_tokenizer)
+    spelled = extend.spell_new_pieces(base_tokenizer, merged_tokenizer)
+    assert "".join(base.pieces(spelled[1])) == "".join(f"<0x{b:02X}>" for b in "عاصمة".encode())
+    assert base.pieces(spelled[0])[0].startswith("▁")
+    assert spelled[4:] == [[]] * 7
+
+
+def test_the_logits_of_old_ids_are_equal_after_the_extension(path: TrainingPath) -> None:
+    assert path.metrics["extend"]["largest_logit_difference"] <= 1e-6
+
+
+def test_random_rows_have_the_old_rows_mean_and_covariance() -> None:
+    old = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 0.5, 3.0]) + 1
+    drawn = extend.new_rows(old, [[]] * 20_000, "random", seed=1)
+    assert torch.allclose(drawn.mean(0), old.mean(0), atol=0.1)
+    assert torch.allclose(drawn.T.cov(), old.T.cov(correction=0), atol=0.3)
+    assert torch.equal(drawn, extend.new_rows(old, [[]] * 20_000, "random", seed=1))
+
+
+def test_a_model_of_another_tokenizer_is_refused(path: TrainingPath, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    config = PretrainStageConfig(model=ModelConfig(**SHAPE), phase=phase(6000, BOTH))
+    with pytest.raises(UserError, match="vocabulary has 340 rows and the tokenizer's 351"):
+        pretrain.run(config, {"model": path.pretrained, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}, tmp_path)
+
+
+def test_the_exported_folder_loads_in_transformers_and_answers_alike(path: TrainingPath) -> None:
+    ours, theirs = load_model(path.continued / "model"), AutoModelForCausalLM.from_pretrained(path.exported / "model", dtype="auto")
+    prompt = torch.tensor([[1, *Tokenizer.load(path.merged).encode("The capital of")]])
+    made = [m.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False).tolist() for m in (ours, theirs)]
+    assert made[0] == made[1]
+    ends = json.loads((path.exported / "model" / "generation_config.json").read_text())["eos_token_id"]
+    special = Tokenizer.load(path.merged).special
+    assert ends == [special["</s>"], special["<|end|>"]]
+    assert "# An Arabic-English language model" in (path.exported / "model" / "README.md").read_text()
+
+
+def test_a_local_model_is_imported_tensor_by_tensor(path: TrainingPath, tmp_path: Path) -> None:
+    table = FileTable(path.root)
+    name = (path.pretrained / "model").relative_to(path.root).as_posix()
+    (tmp_path / "work").mkdir()
+    config = ImportConfig(model=name, files=table.resolve("train.import_model.model", name))
+    metrics = import_model.run(config, {"root": path.root, "tokenizer": path.base}, tmp_path)
+    before, after = (load_file(folder / "model" / "model.safetensors") for folder in (path.pretrained, tmp_path))
+    assert all(torch.equal(before[k], after[k]) for k in before) and set(before) == set(after)
+    assert metrics["parameters"] == path.metrics["pretrain"]["parameters"]
+
+
+def test_a_model_that_comes_as_a_pickle_is_refused(path: TrainingPath, tmp_path: Path, base_tokenizer: Path) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((path.pretrained / "model" / "config.json").read_bytes())
+    torch.save({}, folder / "pytorch_model.bin")
+    config = ImportConfig(model="pickled", files=FileTable(tmp_path).resolve("train.import_model.model", "pickled"))
+    with pytest.raises(UserError, match="no safetensors"):
+        import_model.run(config, {"root": tmp_path, "tokenizer": base_tokenizer}, tmp_path / "out")
+
+
+def test_a_hub_model_without_a_revision_is_refused(tmp_path: Path, base_tokenizer: Path) -> None:
+    with pytest.raises(UserError, match="neither a folder below data.root nor a hub's model with a revision"):
+        import_model.run(ImportConfig(model="some/model"), {"root": tmp_path, "tokenizer": base_tokenizer}, tmp_path)
+
+
+# --- small parts -------------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def small_model() -> Any:
+    return new_model(LlamaConfig(vocab_size=340, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+                                 num_key_value_heads=4), seed=0)
+
+
+def test_chunked_losses_and_gradients_are_those_of_whole_logits(small_model: Any) -> None:
+    ids = torch.arange(60).view(3, 20)
+    targets = (ids * 7 + 1) % 340
+    targets[1, 5:] = -100
+    found = []
+    for whole in (2**25, 340 * 7):
+        small_model.zero_grad()
+        losses = token_losses(small_model, ids, targets, whole_logits=whole)
+        losses.sum().backward()
+        found.append((losses.detach(), small_model.lm_head.weight.grad.clone(), small_model.model.embed_tokens.weight.grad.clone()))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
+    assert torch.all(found[0][0][1, 5:] == 0) and torch.all(found[0][0][0] > 0)
+
+
+def test_bits_per_byte_is_that_of_each_token_predicted_once(small_model: Any, base_tokenizer: Path) -> None:
+    tokenizer = Tokenizer.load(base_tokenizer)
+    text = "Paris is the capital of France."
+    ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(text)]])
+    with torch.no_grad():
+        log_p = small_model(ids[:, :-1]).logits.log_softmax(-1)
+    nats = -log_p.gather(-1, ids[:, 1:, None]).sum().item()
+    assert bits_per_byte(small_model, tokenizer, [text], 64) == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-5)
+
+
+def test_a_sharded_model_loads_as_it_was_saved(small_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allam.engine.model.SHARD_BYTES", 30_000)
+    save_model(tmp_path, small_model.config, [(n, p.detach()) for n, p in small_model.named_parameters()], tmp_path)
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 2
+    loaded = dict(load_model(tmp_path).named_parameters())
+    assert all(torch.equal(p, loaded[n]) for n, p in small_model.named_parameters())
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.55, 0.1]), ("cosine", [0.5, 1.0, 1.0, 0.55, 0.1]),
+    ("wsd", [0.5, 1.0, 1.0, 1.0, 0.1])])
+def test_schedules_warm_up_and_end_at_the_final_rate(schedule: Any, expected: list[float]) -> None:
+    settings = OptimizerSettings(learning_rate=1.0, schedule=schedule, final_learning_rate=0.1, warmup_steps=2)
+    assert [learning_rate(settings, step, 13) for step in (0, 1, 2, 7, 12)] == pytest.approx(expected)
+
+
+def test_the_estimate_counts_the_parameters_of_the_real_model(small_model: Any) -> None:
+    shape = ModelConfig(hidden_size=32, layers=1, heads=4, kv_heads=4, intermediate_size=48)
+    assert parameters(shape, 340) == sum(p.numel() for p in small_model.parameters())
+
+
+def test_the_estimate_of_llama_2_7b_on_1_2t_tokens_is_plausible() -> None:
+    shape = ModelConfig(hidden_size=4096, layers=32, heads=32, kv_heads=32, intermediate_size=11008)
+    assert parameters(shape, 32000) == 6_738_415_616
+    profile = ClusterProfile(ranks=1024, peak_tflops=312, utilisation=0.5, device_watts=400, pue=1.2, kg_co2_per_kwh=0.4)
+    found = estimate(shape, 64000, 4096, 1_200_000_000_000, profile)
+    llama_2 = 184_320 * 1.2 / 2  # A100 hours that Llama 2's paper gives for 2T tokens, taken for 1.2T
+    assert found.device_hours == pytest.approx(llama_2, rel=0.2)
+    assert found.days == pytest.approx(found.device_hours / 1024 / 24)
+    assert found.kg_co2 == pytest.approx(found.device_hours * 0.4 * 1.2 * 0.4)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
