@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from bilingual import small_model
+from bilingual import save_small_model, small_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from allam import sample as sample_data
@@ -23,7 +23,7 @@ from allam.artifacts import clear_outputs, file_sha256, output_files
 from allam.chat.template import stop_ids
 from allam.cluster import ClusterProfile
 from allam.engine.device import join
-from allam.engine.model import load_model, parameters_of, save_model
+from allam.engine.model import load_model
 from allam.engine.trainer import Trainer
 from allam.errors import UserError
 from allam.section import FileRef
@@ -42,8 +42,7 @@ def one_thread_and_a_checkpoint_after_each_step(monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def inputs(tmp_path: Path, tokenizer_folder: Path, tokenizer: Tokenizer) -> dict[str, Path]:
     """A model of random weights, twenty conversations, and preference pairs about them."""
-    model = small_model(tokenizer)
-    save_model(tmp_path / "start" / "model", model.config, parameters_of(model), tokenizer_folder)
+    save_small_model(tokenizer, tmp_path / "start", tokenizer_folder)
     rows = [json.loads(line) for line in (sample_data.root() / "chat" / "sft.jsonl").read_text(encoding="utf-8").splitlines()[:20]]
     rows = [r for r in rows if r["source"] == "templates"]
     pairs = [{"id": r["id"], "language": r["language"], "messages": r["messages"][:1], "chosen": r["messages"][1]["content"], "rejected": "No."} for r in rows[:9]]

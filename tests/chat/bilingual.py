@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from allam import sample
 from allam.chat.template import CHAT_TEMPLATE
+from allam.engine.model import save_model
 from allam.text.tokenizer import Tokenizer
 from allam.tokenizer import fast, merge, model, training
 
@@ -36,3 +37,9 @@ def small_model(tokenizer: Tokenizer, seed: int = 0, positions: int = 256) -> Ll
     config = LlamaConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
                          intermediate_size=64, max_position_embeddings=positions, initializer_range=0.3)
     return LlamaForCausalLM(config).eval()
+
+
+def save_small_model(tokenizer: Tokenizer, folder: Path, tokenizer_folder: Path, seed: int = 0) -> None:
+    """The small model as a stage leaves one, in `folder`/model."""
+    model = small_model(tokenizer, seed)
+    save_model(folder / "model", model.config, ((name, p.detach()) for name, p in model.named_parameters()), tokenizer_folder)

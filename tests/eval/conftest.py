@@ -9,6 +9,7 @@ from transformers import LlamaForCausalLM
 sys.path.append(str(Path(__file__).parents[1] / "chat"))
 from bilingual import small_model, write_tokenizer  # noqa: E402
 
+from allam.cluster import ClusterProfile  # noqa: E402
 from allam.text.tokenizer import Tokenizer  # noqa: E402
 
 
@@ -27,3 +28,8 @@ def tokenizer(tokenizer_folder: Path) -> Tokenizer:
 @pytest.fixture
 def model(tokenizer: Tokenizer) -> LlamaForCausalLM:
     return small_model(tokenizer)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAM_CLUSTER", ClusterProfile(threads=1, device="cpu").model_dump_json())
