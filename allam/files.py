@@ -82,7 +82,8 @@ def check_file(root: Path, ref: FileRef) -> Path:
     if not path.is_file():
         raise UserError(f"the file {path} is missing", "put it there, or change the path in the recipe")
     if path.stat().st_size != ref.size or file_sha256(path) != ref.sha256:
-        raise UserError(f"the file {path} has changed since the plan was made", "run again to plan with the new content (or `allam lock` where a lock file stands)")
+        raise UserError(f"the file {path} has changed since the plan was made",
+                        "run again to plan with the new content (or `allam lock` where a lock file stands)")
     return path
 
 

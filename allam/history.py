@@ -80,7 +80,8 @@ def _status(spec: StageSpec, plan: Plan, store: Store, last: Mapping[str, Any], 
     if manifest is not None and spec.name not in forced:
         return Status(spec, "done", "")
     if spec.problems:
-        return Status(spec, "files missing", "; ".join(spec.problems))
+        more = f"; and {len(spec.problems) - 1} more" if len(spec.problems) > 1 else ""
+        return Status(spec, "files missing", spec.problems[0] + more)
     if manifest is not None:
         return Status(spec, "would run", forced[spec.name])
     folder = store.folder(spec.kind, spec.key)

@@ -154,7 +154,7 @@ def _files(files: FileTable, where: str, *paths: str) -> tuple[dict[str, Any], t
 
 def _data(plan: Plan, files: FileTable) -> None:
     """§2.1: web text and other sources are read, filtered and deduplicated; translated text keeps the link to its English source."""
-    data, problems, sources = plan.recipe.data, [], {}
+    data, problems, sources = plan.recipe.data, list[str](), dict[str, SourceConfig]()
     for name, source in data.sources.items():
         found, missing = _files(files, f"data.sources.{name}.path", source.path)
         sources[name] = source.model_copy(update=found)
@@ -233,7 +233,7 @@ def _align(plan: Plan, files: FileTable) -> list[str]:
 
 def _evaluate(plan: Plan, files: FileTable, models: list[str]) -> None:
     """§4: benchmarks and bits per byte before and after each training stage; a judge; people's votes."""
-    config, benchmarks, problems = plan.recipe.eval, {}, []
+    config, benchmarks, problems = plan.recipe.eval, dict[str, Any](), list[str]()
     for name, benchmark in config.benchmarks.benchmarks.items():
         found, missing = _files(files, f"eval.benchmarks.benchmarks.{name}.path", benchmark.path)
         benchmarks[name] = benchmark.model_copy(update=found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from typing import cast
 
 from prefect.automations import Automation
 from prefect.client.schemas.objects import StateType
@@ -43,7 +44,7 @@ def install(silence: timedelta) -> None:
     """Creates the automations on the server, or brings those of the same name up to date."""
     for automation in automations(silence):
         try:
-            found = Automation.read(name=automation.name)
+            found = cast(Automation, Automation.read(name=automation.name))  # awaitable in async code only
         except ValueError:
             automation.create()
             continue

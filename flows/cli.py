@@ -9,15 +9,18 @@ import datetime
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from allam.artifacts import Manifest, adopt, read_manifest, withdraw
+from allam.costs import training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
 from allam.files import lock_path, write_lock
 from allam.history import explain, record, remade
@@ -29,6 +32,7 @@ from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
 from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, table
 from tasks.words import flat, number, size
 
+ROOM_TO_WORK = 2_000_000  # bytes; with less, Prefect's database, too, fails in ways that don't name the disk
 STATUS_OF_CTRL_C = 130  # typer's, for KeyboardInterrupt
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
                   help="From raw English and Arabic text and an English-centred model to an aligned bilingual model and a report.")
@@ -67,14 +71,14 @@ def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Over
     """Show every stage: its key, whether it is done, why not, and what training will take. Runs nothing."""
     run = open_run(recipe, overrides or [], cluster, store)
     statuses = explain(run.plan, run.store, to, force or [])
-    costs = _estimates(run)
-    costs = {status.spec.name: costs[status.spec.name] for status in statuses if status.spec.name in costs}
+    costs = training_costs(run.plan, run.profile)
     if as_json:
-        stages = [{"name": s.spec.name, "kind": s.spec.kind, "key": s.spec.key, "state": s.state, "why": s.why,
-                   "folder": str(run.store.folder(s.spec.kind, s.spec.key)), "estimate": costs.get(s.spec.name)} for s in statuses]
+        stages = [{"name": s.spec.name, "kind": s.spec.kind, "key": s.spec.key, "state": s.state, "why": s.why, "missing": list(s.spec.problems),
+                   "folder": str(run.store.folder(s.spec.kind, s.spec.key)),
+                   "estimate": asdict(costs[s.spec.name]) if s.spec.name in costs else None} for s in statuses]
         _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "stages": stages})
     else:
-        show_plan(statuses, costs)
+        show_plan(statuses, {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs})
 
 
 @app.command()
@@ -91,13 +95,18 @@ def run(recipe: RecipeName, to: To = None, force: Force = None, cluster: Cluster
     signal.signal(signal.SIGTERM, _stop)
     from flows.server import prefect_server
 
-    with prefect_server(opened.store.root):
-        from flows.pipeline import pipeline
-        from tasks.stage import watcher
+    try:
+        with prefect_server(opened.store.root):
+            from flows.pipeline import pipeline
+            from tasks.stage import watcher
 
-        watcher.set(LiveLines(spec.name for spec in specs))
-        pipeline(recipe=_portable(recipe), overrides=overrides or [], cluster=_portable(cluster) if cluster else None, store=str(opened.store.root), to=to,
-                 force=force or [])
+            watcher.set(LiveLines(spec.name for spec in specs))
+            pipeline(recipe=_portable(recipe), overrides=overrides or [], cluster=_portable(cluster) if cluster else None, store=str(opened.store.root),
+                     to=to, force=force or [])
+    except Exception as error:
+        if isinstance(error, UserError) or shutil.disk_usage(opened.store.root).free > ROOM_TO_WORK:
+            raise
+        raise StageFailed(f"the disk that holds {opened.store.root} is full", "free some space and run the same command again") from error
     show_results(opened.plan, opened.store)
 
 
@@ -113,7 +122,7 @@ def stage(name: StageName, recipe: RecipeOption, force: Annotated[bool, typer.Op
 @app.command("ls")
 def list_artifacts(store: StorePath = None, as_json: Json = False) -> None:
     """List the artifacts in the store, done or not."""
-    place, rows = open_store(store), []
+    place, rows = open_store(store), list[dict[str, Any]]()
     for folder in place.folders():
         try:
             manifest, state = read_manifest(folder), "done"
@@ -128,7 +137,7 @@ def list_artifacts(store: StorePath = None, as_json: Json = False) -> None:
         return
     shown = table("artifact", "stage", "state", "size", "made", right=("size",))
     for row in sorted(rows, key=lambda row: str(row["made"] or "~")):
-        shown.add_row(f"{row['kind']}/{row['key']}", row["stage"] or "", str(row["state"]), size(row["bytes"]) if row["bytes"] is not None else "",
+        shown.add_row(f"{row['kind']}/{row['key']}", row["stage"] or "", row["state"], size(row["bytes"]) if row["bytes"] is not None else "",
                       str(row["made"] or ""))
     out.print(shown if rows else f"no artifacts below {place.root}")
 
@@ -243,15 +252,6 @@ def _make(opened: Run, name: str, force: bool) -> Made:
     lines.finished(name, made)
     record(opened.plan, opened.store, [name])
     return made
-
-
-def _estimates(opened: Run) -> dict[str, dict[str, float]]:
-    """Tokens, FLOPs, device hours, energy and CO2 of the training stages, by stage."""
-    try:
-        from allam.train.estimate import estimate
-    except ImportError:
-        return {}
-    return estimate(opened.plan, opened.profile)
 
 
 def _metrics_beside(source: Path, kind: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,10 +19,14 @@ from allam.errors import AllamError
 from allam.history import Status
 from allam.launch.local import Made
 from allam.pipeline import Plan
+from allam.train.estimate import Estimate
 from tasks.words import duration, progress_line, size
 
 SECONDS_BETWEEN_LINES = 15.0  # where the output is a log
+WIDTH_OF_LOGS = 200
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out = Console(highlight=False, soft_wrap=True, width=WIDTH_OF_LOGS)
 COLOURS = {"done": "green", "would run": "yellow", "files missing": "red", "being made": "cyan", "damaged": "red"}
 
 
@@ -87,7 +92,7 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return result
 
 
-def show_plan(statuses: list[Status], estimates: Mapping[str, Mapping[str, float]]) -> None:
+def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate]) -> None:
     """The stages with key, state and reason; below, what training will take."""
     stages = table("stage", "key", "state", "why")
     for status in statuses:
@@ -95,21 +100,16 @@ def show_plan(statuses: list[Status], estimates: Mapping[str, Mapping[str, float
     out.print(stages)
     if estimates:
         out.print()
-        costs = table("training stage", "tokens", "FLOPs", "device hours", "kWh", "kg CO2", right=("tokens", "FLOPs", "device hours", "kWh", "kg CO2"))
-        for name, cost in (estimates | {"in all": _sum(estimates.values())}).items():
-            costs.add_row(name, *(quantity(cost[field]) for field in ("tokens", "flops", "device_hours", "kwh", "kg_co2")))
+        figures = ("tokens", "flops", "device_hours", "days", "kwh", "kg_co2")
+        columns = ("tokens", "FLOPs", "device hours", "days", "kWh", "kg CO2")
+        costs = table("to be trained", *columns, right=columns)
+        for name, cost in estimates.items():
+            costs.add_row(name, *(quantity(getattr(cost, figure)) for figure in figures))
+        if len(estimates) > 1:
+            costs.add_row("in all", *(quantity(sum(getattr(cost, figure) for cost in estimates.values())) for figure in figures))
         out.print(costs)
     counts = {state: sum(s.state == state for s in statuses) for state in COLOURS}
     out.print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
-
-
-def _sum(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for cost in costs:
-        for field, value in cost.items():
-            if isinstance(value, (int, float)):
-                total[field] = total.get(field, 0) + value
-    return total
 
 
 def quantity(value: float) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 from prefect import Task, get_run_logger
@@ -129,7 +129,8 @@ class _Reports:
         total = state.get("total")
         percent = min(100.0, 100.0 * state["done"] / total) if total else 0.0
         if self.artifact is None:
-            self.artifact = create_progress_artifact(percent, key=f"{artifact_name(self.spec.name)}-progress", description=progress_line(state))
+            created = create_progress_artifact(percent, key=f"{artifact_name(self.spec.name)}-progress", description=progress_line(state))
+            self.artifact = cast(UUID, created)  # awaitable in async code only
         else:
             update_progress_artifact(self.artifact, percent, description=progress_line(state))
 

@@ -9,10 +9,10 @@ from allam.recipe import locate
 
 DOCUMENTS = {
     "web_en.jsonl": [
-        "Riyadh is the capital of Saudi Arabia and its largest city. It lies in the middle of the Arabian Peninsula, on a large plateau, and is home to more "
-        "than seven million people, who came there from every part of the country.",
-        "Water boils at a hundred degrees when the pressure of the air is that of the sea's level. On a high mountain it boils sooner, since the air is thinner "
-        "there, and this is why it takes longer to cook beans in the mountains.",
+        "Riyadh is the capital of Saudi Arabia and its largest city. It lies in the middle of the Arabian Peninsula, on a large plateau, and is home to "
+        "more than seven million people, who came there from every part of the country.",
+        "Water boils at a hundred degrees when the pressure of the air is that of the sea's level. On a high mountain it boils sooner, since the air is "
+        "thinner there, and this is why it takes longer to cook beans in the mountains.",
         "The camel can go without water for many days, because its body loses very little of it, and when it comes to a well it drinks more than a hundred "
         "litres in a quarter of an hour. That is more than any other animal of its size can do.",
     ],
@@ -29,7 +29,8 @@ def write_documents(root: Path) -> None:
     """The raw files below a data root."""
     root.mkdir(parents=True, exist_ok=True)
     for name, texts in DOCUMENTS.items():
-        lines = [json.dumps({"id": f"{name[:6]}-{i}", "text": text, "url": f"https://example.org/{name}/{i}"}, ensure_ascii=False) for i, text in enumerate(texts)]
+        lines = [json.dumps({"id": f"{name[:6]}-{i}", "text": text, "url": f"https://example.org/{name}/{i}"}, ensure_ascii=False)
+                 for i, text in enumerate(texts)]
         (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

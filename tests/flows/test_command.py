@@ -42,8 +42,8 @@ def made(allam, made_data: Path) -> None:
 
 def test_a_plan_needs_neither_torch_nor_prefect_and_takes_less_than_two_seconds(tmp_path):
     code = ("import sys, time; start = time.monotonic(); sys.argv = ['allam', 'plan', 'allam_7b']\n"
-            "from flows.cli import main\ntry: main()\nfinally: print(sorted({'torch', 'prefect', 'transformers', 'datatrove', 'sentencepiece'} & set(sys.modules)),"
-            " time.process_time())")
+            "from flows.cli import main\ntry: main()\nfinally: print(sorted({'torch', 'prefect', 'transformers', 'datatrove', 'sentencepiece'}"
+            " & set(sys.modules)), time.process_time())")
     done = subprocess.run([sys.executable, "-c", code], cwd=CODE, env=os.environ | {"ALLAM_STORE": str(tmp_path)}, capture_output=True, text=True)
     modules, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
     assert (done.returncode, modules) == (0, "[]"), done.stderr

@@ -31,7 +31,7 @@ class Server:
             "PREFECT_HOME": str(root / "home"), "PREFECT_API_URL": self.url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "ALLAM_STORE": str(self.store), "PREFECT_WORKER_QUERY_SECONDS": "2", "NO_COLOR": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        self.log = open(root / "server.log", "w")
+        self.log = open(root / "server.log", "w")  # noqa: SIM115 (the processes write to it until the end)
         self.processes = [self.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui")]
         self.wait_for(self.answers, 180)
 
@@ -47,7 +47,8 @@ class Server:
 
     def api(self, path: str, body: object = None) -> object:
         """Calls the server's API."""
-        request = urllib.request.Request(f"{self.url}{path}", data=None if body is None else json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data=content, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
@@ -104,8 +105,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_every_flow_is_deployed_and_the_pipeline_on_a_schedule(server):
     deployments = {d["entrypoint"]: d for d in server.api("/deployments/filter", {})}
-    assert sorted(deployments) == ["flows.align.align", "flows.data.data", "flows.evaluation.evaluation", "flows.pipeline.pipeline", "flows.tokenizer.tokenizer",
-                                   "flows.train.train"]
+    assert sorted(deployments) == ["flows.align.align", "flows.data.data", "flows.evaluation.evaluation", "flows.pipeline.pipeline",
+                                   "flows.tokenizer.tokenizer", "flows.train.train"]
     schedule = deployments["flows.pipeline.pipeline"]["schedules"][0]["schedule"]
     assert (schedule["cron"], schedule["timezone"]) == ("0 2 * * *", "Asia/Riyadh")
     assert deployments["flows.data.data"]["parameters"]["store"] == str(server.store)

@@ -111,7 +111,7 @@ def test_a_stage_whose_input_is_not_made_is_the_users_mistake(bench):
 def test_a_stage_that_takes_too_long_is_stopped_with_everything_that_it_started(bench, monkeypatch):
     monkeypatch.setattr(local, "SECONDS_TO_STOP", 1.0)
     bench.toy(act="sleep")
-    with pytest.raises(StageFailed, match="ran longer than 0.0003 hours"):
+    with pytest.raises(StageFailed, match=r"ran longer than 0\.0003 hours"):
         bench.make("toy", bench.profile.model_copy(update={"timeout_hours": 0.0003}))
     assert helpers(bench.folder("toy")) == []
 

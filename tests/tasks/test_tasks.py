@@ -1,0 +1,52 @@
+"""Tasks: one for each kind of stage, and what they say."""
+
+from pathlib import Path
+
+import pytest
+
+from allam.artifacts import Manifest, OutputFile
+from allam.pipeline import STAGES
+from tasks.table import TASKS
+from tasks.words import duration, made_markdown, number, progress_line, size
+
+MANIFEST = Manifest(name="filter", kind="filter", version=1, key="ab" * 32, config={}, inputs={"documents": {"kind": "ingest", "key": "cd" * 32}},
+                    outputs={"documents/web/0.parquet": OutputFile(size=2_500_000, sha256="0" * 64)},
+                    metrics={"funnel": {"web_ar": {"in": 1200, "out": 1000, "dropped": {"too_short": 150, "spam": 50}, "set_aside": {}}}, "score": 0.98765,
+                             "listed": [1, 2]},
+                    started_at="2026-01-01T00:00:00+00:00", seconds=185, peak_memory_bytes=3 << 30, world_size=1, versions={})
+
+
+def test_every_kind_of_stage_has_a_task_of_its_name_tagged_with_its_area():
+    assert set(TASKS) == set(STAGES)
+    for kind, stage in TASKS.items():
+        assert stage.name == kind
+        assert STAGES[kind].area in stage.tags
+        assert ("devices" in stage.tags) or not STAGES[kind].ranks
+        assert stage.description
+        assert stage.persist_result is False
+
+
+def test_the_page_of_a_stage_says_what_it_made():
+    page = made_markdown(MANIFEST, Path("/store/filter/abab"), made=True)
+    for words in ("## filter: made", "| files | 1, 2.5 MB in all |", "| time | 3:05, from 2026-01-01",
+                  "| web_ar | 1,200 | 1,000 | too_short 150, spam 50 | 0 |",
+                  "| score | 0.9877 |", "`/store/filter/abab`", "documents `cdcdcdcdcdcdcdcd`"):
+        assert words in page
+    assert "reused" in made_markdown(MANIFEST, Path("/store"), made=False)
+
+
+@pytest.mark.parametrize(("state", "line"), [
+    ({"what": "", "unit": "steps", "done": 120, "total": 400, "rate": 3.14, "seconds_left": 90, "info": {"loss": 2.3456}},
+     "120 of 400 steps (30%), 3.1 a second, 1:30 left, loss 2.346"),
+    ({"what": "reading", "unit": "documents", "done": 12000, "total": None, "rate": 1500.4, "seconds_left": None, "info": {}},
+     "reading: 12,000 documents, 1,500 a second"),
+    ({"what": "", "unit": "documents", "done": 0, "total": 0, "rate": 0, "seconds_left": None, "info": None}, "0 documents"),
+])
+def test_progress_is_a_line_for_people(state, line):
+    assert progress_line(state) == line
+
+
+def test_figures_are_written_for_people():
+    assert [duration(4.21), duration(185), duration(7385)] == ["4.2 s", "3:05", "2:03:05"]
+    assert [size(999), size(919_900), size(2e12)] == ["999 B", "919.9 kB", "2.0 TB"]
+    assert [number(1234567), number(0.123456), number(True), number("chrF")] == ["1,234,567", "0.1235", "True", "chrF"]
