@@ -68,7 +68,7 @@ def _batches(windows: list[list[int]]) -> list[list[list[int]]]:
 def _nats(model: PreTrainedModel, windows: list[list[int]]) -> float:
     """The sum of losses in nats; windows are padded on the right, where causal attention hides it from the tokens."""
     longest = max(len(w) for w in windows) - 1
-    device = model.get_input_embeddings().weight.device
+    device = model.device
     ids_BT = torch.tensor([w[:-1] + [0] * (longest + 1 - len(w)) for w in windows], device=device)
     targets_BT = torch.tensor([w[1:] + [IGNORED] * (longest + 1 - len(w)) for w in windows], device=device)
     return float(token_losses(model, ids_BT, targets_BT).double().sum())

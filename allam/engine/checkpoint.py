@@ -101,7 +101,7 @@ class Reader:
     def __init__(self, checkpoint: Path) -> None:
         files = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["files"]
         self._handles = [safe_open(checkpoint / name, framework="pt") for name in files]
-        self._where = {key: handle for handle in self._handles for key in handle.keys()}
+        self._where = {key: handle for handle in self._handles for key in handle.keys()}  # noqa: SIM118 - not a dict
 
     def __call__(self, key: str) -> Tensor:
         """The tensor `key`, in fp32 on the CPU. Raises `KeyError` where the checkpoint is of another model."""

@@ -25,7 +25,7 @@ def new_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
     """A Llama of random weights (normal, `initializer_range`), the same for the same seed on every rank; leaves the global generator alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        return LlamaForCausalLM(config)  # type: ignore[arg-type]
 
 
 def load_config(folder: Path) -> PretrainedConfig:
@@ -96,7 +96,8 @@ def _name_shards(folder: Path, written: list[list[str]], total_bytes: int) -> No
 
 def save_generation_config(folder: Path, eos_ids: list[int], bos_id: int, pad_id: int | None) -> None:
     """Which tokens end a generation; greedy by default, so that a run can be repeated."""
-    GenerationConfig(bos_token_id=bos_id, eos_token_id=eos_ids if len(eos_ids) > 1 else eos_ids[0], pad_token_id=pad_id, do_sample=False).save_pretrained(folder)
+    ends = eos_ids if len(eos_ids) > 1 else eos_ids[0]
+    GenerationConfig(bos_token_id=bos_id, eos_token_id=ends, pad_token_id=pad_id, do_sample=False).save_pretrained(folder)
 
 
 def tensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:

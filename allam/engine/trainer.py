@@ -79,11 +79,12 @@ class Trainer:
         self._checkpoints = work / CHECKPOINTS
         self._logs = {name: JsonLines(work / name, self.ranks.first) for name in (METRICS, EVALS, TELEMETRY)}
         self.parameters = sum(p.numel() for p in model.parameters())
-        model.to(self.ranks.device).train()
+        model.to(self.ranks.device).train()  # type: ignore[arg-type]
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps,
                                ranks=self.ranks)
         self.start_step = self._resume()
-        self._step, self._result = self.start_step, None
+        self._step = self.start_step
+        self._result: StepResult | None = None
         self._terminated = self._stop = self._save = False
         self._saved_at = self._measured_at = time.monotonic()
         self._measured_tokens: int | None = None
@@ -110,7 +111,8 @@ class Trainer:
             raise ValueError(f"a step needs items and a positive denominator, not {len(batch)} and {denominator}")
         rate = learning_rate(self.optimizer, self._step, self.total_steps)
         scale = self.ranks.world_size / denominator  # DeepSpeed averages gradients over the ranks
-        total, sums, norm = torch.zeros((), device=self.ranks.device), {}, 0.0
+        total, norm = torch.zeros((), device=self.ranks.device), 0.0
+        sums: dict[str, Any] = {}
         for items, weight in self._micro_batches(batch):
             part, extras = self._zero.call(loss, items)
             self._zero.backward(part * (scale * weight))
@@ -192,7 +194,7 @@ class Trainer:
 
     def _resume(self) -> int:
         """Loads the newest sound checkpoint, cuts the logs back to it, and returns the number of steps done."""
-        found = self.ranks.broadcast(checkpoint.newest(self._checkpoints) if self.ranks.first else None)
+        found: Any = self.ranks.broadcast(checkpoint.newest(self._checkpoints) if self.ranks.first else None)
         sizes = found["logs"] if found else {}
         for name, log in self._logs.items():
             log.cut(sizes.get(name, 0))

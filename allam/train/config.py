@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -13,7 +14,7 @@ ComponentName = Literal["en", "ar", "ar_translated"]
 DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
 
 
-def _must_sum_to_one(what: str, shares: dict[str, float]) -> None:
+def _must_sum_to_one(what: str, shares: Mapping[Any, float]) -> None:
     total = math.fsum(shares.values())
     if shares and abs(total - 1) > 5e-4:
         raise ValueError(f"{what} sum to {total:.4f}, not 1: change {', '.join(f'{k}={v:g}' for k, v in shares.items())}")
@@ -56,17 +57,18 @@ class MixConfig(Section):
 
     components: dict[ComponentName, float] = paper("2.1, Figure 4", "shares of tokens of natural English, natural Arabic and translated Arabic")
     domains: dict[ComponentName, dict[DomainName, float]] = paper("2.1, Table 1", "shares of domains within each component; each sums to 1")
-    max_epochs: float = assumed("repeating text more often stops to help (Muennighoff et al. 2023)", "a domain that the budget would repeat more often is refused by name", 4.0, gt=0)
+    max_epochs: float = assumed("repeating text more often stops to help (Muennighoff et al. 2023)",
+                                "a domain that the budget would repeat more often is refused by name", 4.0, gt=0)
     seed: int = assumed("any", "seed of the order of sequences", 0)
 
     @model_validator(mode="after")
     def _shares_sum(self) -> MixConfig:
-        _must_sum_to_one("the shares in `components`", dict(self.components))
+        _must_sum_to_one("the shares in `components`", self.components)
         for component, share in self.components.items():
             if share > 0 and component not in self.domains:
                 raise ValueError(f"component {component!r} has a share of {share:g} but no row in `domains`")
         for component, domains in self.domains.items():
-            _must_sum_to_one(f"the shares in `domains.{component}`", dict(domains))
+            _must_sum_to_one(f"the shares in `domains.{component}`", domains)
         return self
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from allam.artifacts import read_manifest, write_atomic
 from allam.engine.device import compute_device
@@ -33,18 +32,19 @@ def run(config: Section, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     write_generation_config(target, tokenizer)
     write_atomic(target / "README.md", model_card(inputs["model"], target, tokenizer))
     prompts = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in PROMPTS]
-    before, after = (_answers(load_model(folder).to(device), prompts) for folder in (source, target))
+    before, after = (_answers(load_model(folder), device, prompts) for folder in (source, target))
     if before != after:
         raise StageFailed("greedy answers of the exported model differ from those of the model that went in", "report this as a bug")
     return {"files": sorted(path.name for path in target.iterdir()), "greedy_tokens_compared": sum(len(ids) for ids in before)}
 
 
 @torch.no_grad()
-def _answers(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:
+def _answers(model: Any, device: torch.device, prompts: list[list[int]]) -> list[list[int]]:
     """Greedy continuations through transformers' own `generate`, as a user of the folder will call it."""
+    model.to(device)
     answers = []
     for ids in prompts:
-        given = torch.tensor([ids], device=model.device)
+        given = torch.tensor([ids], device=device)
         made = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=NEW_TOKENS, do_sample=False)
         answers.append([int(i) for i in made[0, len(ids):]])
     return answers
@@ -58,7 +58,8 @@ def model_card(artifact: Path, model: Path, tokenizer: Tokenizer) -> str:
              "# An Arabic-English language model", "",
              "Made by the open ALLaM pipeline after *ALLaM: Large Language Models for Arabic and English* (arXiv 2407.15390): an English base, its",
              "vocabulary extended for Arabic, continued pretraining on both languages, supervised finetuning and preference training.", "",
-             "| | |", "|---|---|", f"| architecture | {config.architectures[0]}, {config.num_hidden_layers} layers of width {config.hidden_size} |",
+             "| | |", "|---|---|",
+             f"| architecture | {(config.architectures or ['?'])[0]}, {config.num_hidden_layers} layers of width {config.hidden_size} |",
              f"| vocabulary | {tokenizer.vocab_size:,} pieces, `{tokenizer.fingerprint[:16]}` |", f"| longest sequence | {config.max_position_embeddings:,} tokens |"]
     if manifest is not None:
         lines += [f"| last stage | {manifest.kind} `{manifest.key[:16]}` |"]

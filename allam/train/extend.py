@@ -56,7 +56,7 @@ def spell_new_pieces(base_folder: Path, merged_folder: Path) -> list[list[int]]:
 
     Raises `UserError` where the base's ids mean something else in the merged tokenizer.
     """
-    base_proto, merged_proto = model_pb2.ModelProto(), model_pb2.ModelProto()
+    base_proto, merged_proto = model_pb2.ModelProto(), model_pb2.ModelProto()  # type: ignore[attr-defined]
     base_proto.ParseFromString((base_folder / MODEL_FILE).read_bytes())
     merged_proto.ParseFromString((merged_folder / MODEL_FILE).read_bytes())
     for i, (old, new) in enumerate(zip(base_proto.pieces, merged_proto.pieces, strict=False)):
@@ -65,7 +65,7 @@ def spell_new_pieces(base_folder: Path, merged_folder: Path) -> list[list[int]]:
     spec = base_proto.normalizer_spec  # a piece is spelled as it stands: no space is put before it or taken away
     spec.add_dummy_prefix, spec.remove_extra_whitespaces = False, False
     base = sentencepiece.SentencePieceProcessor(model_proto=base_proto.SerializeToString())
-    normal = model_pb2.ModelProto.SentencePiece.NORMAL
+    normal = model_pb2.ModelProto.SentencePiece.NORMAL  # type: ignore[attr-defined]
     return [base.encode(p.piece.replace("▁", " ")) if p.type == normal else [] for p in merged_proto.pieces[len(base_proto.pieces):]]
 
 
@@ -128,6 +128,6 @@ def _all_tensors(folder: Path) -> dict[str, Any]:
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         handle = safe_open(path, framework="pt")
-        for name in handle.keys():
+        for name in handle.keys():  # noqa: SIM118 - not a dict
             found[name] = lambda handle=handle, name=name: handle.get_tensor(name)
     return found

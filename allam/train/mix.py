@@ -76,7 +76,8 @@ def find_domains(config: MixStageConfig, packed: dict[str, dict[str, dict[str, i
             found = Domain(component, domain, weight * share, max(0, tokens - 1) // config.sequence_length, tokens)
             domains.append(found)
             if found.windows == 0:
-                empty.append(f"mix.domains.{found.name} has a share of {share:g} but {tokens} tokens, fewer than a sequence of {config.sequence_length} and its target")
+                empty.append(f"mix.domains.{found.name} has a share of {share:g} but {tokens} tokens, "
+                             f"fewer than a sequence of {config.sequence_length} and its target")
     if empty:
         raise UserError("\n".join(empty), "add documents of that domain, or move its share to others (a component's shares sum to 1)")
     return domains
@@ -96,7 +97,8 @@ def largest_remainder(shares: list[float], total: int) -> list[int]:
 def _refuse_too_many_epochs(config: MixStageConfig, domains: list[Domain], quotas: list[int]) -> None:
     length = config.sequence_length
     lines = [f"mix.domains.{d.name}: {quota * length:,} tokens needed, {d.windows * length:,} available: {quota / d.windows:.2f} epochs, "
-             f"more than max_epochs {config.max_epochs:g}" for d, quota in zip(domains, quotas, strict=True) if quota > config.max_epochs * d.windows]
+             f"more than max_epochs {config.max_epochs:g}"
+             for d, quota in zip(domains, quotas, strict=True) if quota > config.max_epochs * d.windows]
     if not lines:
         return
     low, high = 0, sum(quotas) // config.global_batch  # steps that fit, steps that don't

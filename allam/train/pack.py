@@ -115,7 +115,8 @@ class _Domain:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        self._folder, self._file = folder, open(folder / TOKENS, "wb")
+        self._folder = folder
+        self._file = open(folder / TOKENS, "wb")  # noqa: SIM115 - closed by close()
         self._starts: list[int] = []
         self._tokens = self._bytes = 0
 
@@ -144,7 +145,8 @@ def _some(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _first_by_hash(documents: list[Document], limit: int) -> list[Document]:
     """The documents of the smallest hashes that hold `limit` bytes together (one at least): the same choice however they are sharded."""
-    chosen, total = [], 0
+    chosen: list[Document] = []
+    total = 0
     for document in sorted(documents, key=lambda d: (hashlib.blake2b(d.id.encode(), digest_size=8).digest(), d.id)):
         total += len(document.text.encode())
         if chosen and total > limit:

@@ -73,7 +73,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
 
 
 def _check(model: PreTrainedModel, tokenizer: Tokenizer, windows: Windows) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.config.vocab_size
     if windows.fingerprint != tokenizer.fingerprint:
         raise UserError("the packs were made with another tokenizer than the model's", "pack the documents again with this tokenizer")
     if rows != tokenizer.vocab_size:

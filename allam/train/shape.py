@@ -16,7 +16,7 @@ INITIAL_STD = 0.02
 
 def llama_config(shape: ModelConfig, tokenizer: Tokenizer) -> LlamaConfig:
     """A Llama of this shape with one row for each of the tokenizer's ids."""
-    return LlamaConfig(
+    return LlamaConfig(  # type: ignore[call-arg]  # rope_theta goes into rope_parameters
         vocab_size=tokenizer.vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
         max_position_embeddings=shape.max_positions, rope_theta=shape.rope_theta, rms_norm_eps=shape.norm_eps,

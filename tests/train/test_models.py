@@ -123,7 +123,8 @@ def test_a_phase_run_again_gives_the_same_files(path: TrainingPath, tmp_path: Pa
 def test_old_rows_keep_every_bit_and_new_rows_are_the_mean_of_their_spelling(path: TrainingPath) -> None:
     old, new = (load_file(folder / "model" / "model.safetensors") for folder in (path.pretrained, path.extended))
     base, merged = Tokenizer.load(path.base), Tokenizer.load(path.merged)
-    assert set(old) == set(new) and ("lm_head.weight" in old) is not path.tied
+    assert set(old) == set(new)
+    assert ("lm_head.weight" in old) is not path.tied
     for name, before in old.items():
         after = new[name]
         if name not in extend.MATRICES:
@@ -181,7 +182,8 @@ def test_a_local_model_is_imported_tensor_by_tensor(path: TrainingPath, tmp_path
     config = ImportConfig(model=name, files=table.resolve("train.import_model.model", name))
     metrics = import_model.run(config, {"root": path.root, "tokenizer": path.base}, tmp_path)
     before, after = (load_file(folder / "model" / "model.safetensors") for folder in (path.pretrained, tmp_path))
-    assert all(torch.equal(before[k], after[k]) for k in before) and set(before) == set(after)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert set(before) == set(after)
     assert metrics["parameters"] == path.metrics["pretrain"]["parameters"]
 
 
@@ -196,7 +198,7 @@ def test_a_model_that_comes_as_a_pickle_is_refused(path: TrainingPath, tmp_path:
 
 
 def test_a_hub_model_without_a_revision_is_refused(tmp_path: Path, base_tokenizer: Path) -> None:
-    with pytest.raises(UserError, match="neither a folder below data.root nor a hub's model with a revision"):
+    with pytest.raises(UserError, match=r"neither a folder below data\.root nor a hub's model with a revision"):
         import_model.run(ImportConfig(model="some/model"), {"root": tmp_path, "tokenizer": base_tokenizer}, tmp_path)
 
 
@@ -219,7 +221,8 @@ def test_chunked_losses_and_gradients_are_those_of_whole_logits(small_model: Any
         losses.sum().backward()
         found.append((losses.detach(), small_model.lm_head.weight.grad.clone(), small_model.model.embed_tokens.weight.grad.clone()))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
-    assert torch.all(found[0][0][1, 5:] == 0) and torch.all(found[0][0][0] > 0)
+    assert torch.all(found[0][0][1, 5:] == 0)
+    assert torch.all(found[0][0][0] > 0)
 
 
 def test_bits_per_byte_is_that_of_each_token_predicted_once(small_model: Any, base_tokenizer: Path) -> None:

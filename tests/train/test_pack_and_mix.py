@@ -129,7 +129,8 @@ def test_every_prefix_has_the_shares_and_no_window_comes_twice_in_an_epoch(share
         assert len(mine) == quota
         for start in range(0, quota, domain.windows):
             epoch = mine[start : start + domain.windows]
-            assert len(set(epoch.tolist())) == len(epoch) and all(0 <= w < domain.windows for w in epoch)
+            assert len(set(epoch.tolist())) == len(epoch)
+            assert all(0 <= w < domain.windows for w in epoch)
         so_far = np.cumsum(domain_N == i)
         expected = np.arange(1, total + 1) * quota / total
         assert np.abs(so_far - expected).max() <= 1 + len(domains) * quota / total
