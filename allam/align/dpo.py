@@ -104,8 +104,7 @@ def log_probabilities(model: PreTrainedModel, examples: list[Example]) -> Tensor
 
 def with_reference(model: PreTrainedModel, pairs: list[Pair], cache: Path, ranks: Ranks) -> list[Pair]:
     """The pairs with the model's log-probabilities, taken from `cache` where an earlier run left them; the ranks share the work."""
-    values = _cached(cache, len(pairs)) if ranks.first else None
-    values = ranks.broadcast(values)
+    values: Any = ranks.broadcast(_cached(cache, len(pairs)) if ranks.first else None)
     if values is None:
         values = _reference(model, pairs, ranks)
         if ranks.first:
@@ -113,7 +112,7 @@ def with_reference(model: PreTrainedModel, pairs: list[Pair], cache: Path, ranks
             with open(temporary, "wb") as file:
                 np.save(file, np.array(values))
             temporary.replace(cache)
-    return [Pair(p.chosen, p.rejected, c, r) for p, (c, r) in zip(pairs, values, strict=True)]  # type: ignore[call-overload]
+    return [Pair(p.chosen, p.rejected, c, r) for p, (c, r) in zip(pairs, values, strict=True)]
 
 
 def _cached(cache: Path, count: int) -> list[list[float]] | None:

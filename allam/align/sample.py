@@ -33,7 +33,8 @@ def run(config: SampleConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     """Samples `config.samples` responses for each prompt."""
     device = compute_device()
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    model = load_model(inputs["model"] / "model").to(device).eval()
+    model = load_model(inputs["model"] / "model")
+    model.to(device)  # type: ignore[arg-type]
     prompts = [row for ref in config.files for row in _read(check_file(inputs["root"], ref))]
     ids = [encode_prompt(tokenizer, row["messages"]) for row in prompts]
     batches = _batches([len(i) for i in ids], max(1, ROWS // config.samples))

@@ -41,14 +41,16 @@ def run(config: BenchmarksConfig, inputs: dict[str, Path], out: Path) -> dict[st
     """Measures the model in `inputs["model"]`."""
     device = compute_device()
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    model = load_model(inputs["model"] / "model").to(device)
+    model = load_model(inputs["model"] / "model")
+    model.to(device)  # type: ignore[arg-type]
     results: dict[str, Any] = {}
     samples: dict[str, list[dict[str, Any]]] = {}
     if config.benchmarks:
         items = {name: read_items(check_file(inputs["root"], benchmark.files[0]), benchmark) for name, benchmark in config.benchmarks.items()}
         samples = run_benchmarks(EvaluatedModel(model, tokenizer, config.chat), config, items)
         results = {name: summary(rows) for name, rows in samples.items()}
-    per_byte = {path.stem: bits_per_byte(model, tokenizer, _texts(path), config.sequence_length) for path in sorted((inputs["held_out"] / "held_out").glob("*.jsonl"))}
+    per_byte = {path.stem: bits_per_byte(model, tokenizer, _texts(path), config.sequence_length)
+                for path in sorted((inputs["held_out"] / "held_out").glob("*.jsonl"))}
     write_json(out / "results.json", results)
     write_json(out / "bits_per_byte.json", per_byte)
     (out / "samples").mkdir()

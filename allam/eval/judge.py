@@ -85,7 +85,8 @@ def _answers_once(cache: Path, name: str, questions: list[dict[str, Any]], confi
     """The model's answers, from an earlier try of this stage where it got that far."""
     if not cache.is_file():
         tokenizer = Tokenizer.load(inputs["tokenizer"])
-        model = load_model(inputs[name] / "model").to(compute_device())
+        model = load_model(inputs[name] / "model")
+        model.to(compute_device())  # type: ignore[arg-type]
         write_json(cache, _answers(model, tokenizer, name, questions, config.max_new_tokens))
     rows: list[dict[str, Any]] = json.loads(cache.read_text(encoding="utf-8"))
     return rows

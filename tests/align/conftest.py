@@ -7,9 +7,9 @@ import pytest
 from transformers import LlamaForCausalLM
 
 sys.path.append(str(Path(__file__).parents[1] / "chat"))
-from bilingual import small_model, write_tokenizer  # noqa: E402
+from bilingual import small_model, write_tokenizer
 
-from allam.text.tokenizer import Tokenizer  # noqa: E402
+from allam.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")

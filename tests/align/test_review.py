@@ -39,8 +39,9 @@ def _run(tmp_path: Path, decisions: list[dict[str, Any]], undecided: str = "drop
 
 
 def test_accepted_edited_and_rejected_pairs(tmp_path: Path) -> None:
-    metrics, pairs, waiting = _run(tmp_path, [{"id": "a", "decision": "accept", "reviewer": "r1"}, {"id": "b", "decision": "edit", "edited": "Cairo, on the Nile."},
-                                              {"id": "c", "decision": "reject"}])
+    decisions = [{"id": "a", "decision": "accept", "reviewer": "r1"}, {"id": "b", "decision": "edit", "edited": "Cairo, on the Nile."},
+                 {"id": "c", "decision": "reject"}]
+    metrics, pairs, waiting = _run(tmp_path, decisions)
     assert [(p["id"], p["chosen"], p["rejected"]) for p in pairs] == [
         ("a/0", "Cairo is the capital.", "Rome"), ("a/1", "Cairo is the capital.", "Paris"), ("b/0", "Cairo, on the Nile.", "Rome"),
         ("b/1", "Cairo, on the Nile.", "Paris"), ("b/3", "Cairo, on the Nile.", "Cairo  is the capital.")]
@@ -74,13 +75,15 @@ def test_undecided_pairs_may_be_dropped_or_accepted(tmp_path: Path, undecided: s
 def test_a_verdict_on_a_text_that_has_changed_is_stale(tmp_path: Path) -> None:
     fresh = review.judged(_candidate("a"))
     stale = review.judged(_candidate("b", chosen="an older answer"))
-    metrics, pairs, waiting = _run(tmp_path, [{"id": "a", "decision": "accept", "judged": fresh}, {"id": "b", "decision": "accept", "judged": stale}], names="ab")
+    decisions = [{"id": "a", "decision": "accept", "judged": fresh}, {"id": "b", "decision": "accept", "judged": stale}]
+    metrics, pairs, waiting = _run(tmp_path, decisions, names="ab")
     assert {p["id"][0] for p in pairs} == {"a"}
     assert metrics["decisions"]["stale"] == 1
     assert waiting[0]["judged"] == review.judged(_candidate("b"))
 
 
-@pytest.mark.parametrize(("row", "words"), [({"id": "a", "decision": "maybe"}, "maybe"), ({"id": "a", "decision": "edit"}, "edit without"), ({"decision": "accept"}, "no id")])
+@pytest.mark.parametrize(("row", "words"), [
+    ({"id": "a", "decision": "maybe"}, "maybe"), ({"id": "a", "decision": "edit"}, "edit without"), ({"decision": "accept"}, "no id")])
 def test_a_broken_decision_is_named(tmp_path: Path, row: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         _run(tmp_path, [row])

@@ -45,7 +45,8 @@ def inputs(tmp_path: Path, tokenizer_folder: Path, tokenizer: Tokenizer) -> dict
     save_small_model(tokenizer, tmp_path / "start", tokenizer_folder)
     rows = [json.loads(line) for line in (sample_data.root() / "chat" / "sft.jsonl").read_text(encoding="utf-8").splitlines()[:20]]
     rows = [r for r in rows if r["source"] == "templates"]
-    pairs = [{"id": r["id"], "language": r["language"], "messages": r["messages"][:1], "chosen": r["messages"][1]["content"], "rejected": "No."} for r in rows[:9]]
+    pairs = [{"id": r["id"], "language": r["language"], "messages": r["messages"][:1], "chosen": r["messages"][1]["content"], "rejected": "No."}
+             for r in rows[:9]]
     for name, content in (("sft", rows), ("pairs", pairs)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in content), encoding="utf-8")
     return {"root": sample_data.root(), "model": tmp_path / "start", "tokenizer": tokenizer_folder, "conversations": tmp_path, "pairs": tmp_path}
@@ -100,7 +101,8 @@ def test_sft_learns_its_conversations_and_saves_a_model_that_transformers_loads(
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "sft" / "model")
     assert loaded.generation_config.eos_token_id == stop_ids(tokenizer)
     messages = [{"role": "user", "content": "What is the capital of Egypt?"}]
-    prompt = AutoTokenizer.from_pretrained(tmp_path / "sft" / "model").apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    hf = AutoTokenizer.from_pretrained(tmp_path / "sft" / "model")
+    prompt = hf.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     assert loaded.generate(**prompt, max_new_tokens=3).shape[1] > prompt["input_ids"].shape[1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -44,10 +45,8 @@ class Server:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                try:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self.wfile.write(data)
-                except (BrokenPipeError, ConnectionResetError):
-                    pass
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -58,7 +57,8 @@ class Server:
 
 
 def completion(text: Any) -> dict[str, Any]:
-    return {"id": "x", "model": "judge-1", "choices": [{"message": {"role": "assistant", "content": text}}], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
+    return {"id": "x", "model": "judge-1", "choices": [{"message": {"role": "assistant", "content": text}}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_server_that_hangs_is_given_up_and_asked_again(server: Server, client:
 
 def test_after_all_attempts_it_fails_with_the_last_trouble_and_a_remedy(server: Server, client: ChatClient) -> None:
     server.script = [(500, b"overloaded", {})] * 4
-    with pytest.raises(StageFailed, match="4 attempts.*overloaded") as error:
+    with pytest.raises(StageFailed, match=r"4 attempts.*overloaded") as error:
         client.complete("judge", MESSAGES, 8)
     assert "run the same command again" in error.value.remedy
     assert len(server.requests) == 4

@@ -7,10 +7,10 @@ import pytest
 from transformers import LlamaForCausalLM
 
 sys.path.append(str(Path(__file__).parents[1] / "chat"))
-from bilingual import small_model, write_tokenizer  # noqa: E402
+from bilingual import small_model, write_tokenizer
 
-from allam.cluster import ClusterProfile  # noqa: E402
-from allam.text.tokenizer import Tokenizer  # noqa: E402
+from allam.cluster import ClusterProfile
+from allam.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")

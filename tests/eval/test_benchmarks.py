@@ -84,7 +84,8 @@ def stage_inputs(tmp_path: Path, tokenizer_folder: Path, tokenizer: Tokenizer) -
 
 
 def _sample_config(chat: bool, **more: Any) -> BenchmarksConfig:
-    kinds = {"facts_en": ("multiple_choice", "en"), "facts_ar": ("multiple_choice", "ar"), "generate_en": ("generation", "en"), "generate_ar": ("generation", "ar")}
+    kinds = {"facts_en": ("multiple_choice", "en"), "facts_ar": ("multiple_choice", "ar"), "generate_en": ("generation", "en"),
+             "generate_ar": ("generation", "ar")}
     return BenchmarksConfig(chat=chat, max_new_tokens=12, benchmarks={
         name: _benchmark(sample.root(), f"benchmarks/{name}.jsonl", type=kind, language=language, **more) for name, (kind, language) in kinds.items()})
 
@@ -161,12 +162,14 @@ def test_a_line_that_is_no_item_is_named(tmp_path: Path, row: Any) -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real benchmarks at {REAL}")
 @pytest.mark.parametrize(("name", "format", "language", "type", "count"), [
-    ("mmlu_en", "items", "en", "multiple_choice", 7566), ("mmlu_ar_acegpt", "items", "ar", "multiple_choice", 7566), ("exams_ar", "lettered", "ar", "multiple_choice", None),
+    ("mmlu_en", "items", "en", "multiple_choice", 7566), ("mmlu_ar_acegpt", "items", "ar", "multiple_choice", 7566),
+    ("exams_ar", "lettered", "ar", "multiple_choice", None),
     ("acva_ar", "yes_no", "ar", "multiple_choice", None), ("arabicmmlu_egypt", "arabicmmlu", "ar", "multiple_choice", None),
     ("xquad_qa_en_ar", "bilingual_qa", "ar", "generation", 612)])
 def test_public_benchmarks_are_read_whole(name: str, format: str, language: str, type: str, count: int | None) -> None:
     path = REAL / f"{name}.jsonl.gz"
-    config = BenchmarkConfig.model_validate({"path": path.name, "type": type, "language": language, "format": format, "shots": 0 if type == "generation" else 2})
+    shots = 0 if type == "generation" else 2
+    config = BenchmarkConfig.model_validate({"path": path.name, "type": type, "language": language, "format": format, "shots": shots})
     asked, examples = read_items(path, config)
     assert len(asked) == count or count is None
     assert len(asked) > 200

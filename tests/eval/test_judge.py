@@ -40,7 +40,8 @@ def inputs(tmp_path: Path, tokenizer_folder: Path, tokenizer: Tokenizer) -> dict
 
 
 def _config(tmp_path: Path, **more: Any) -> JudgeConfig:
-    lines = [line for language in ("en", "ar") for line in (sample.root() / "benchmarks" / f"open_{language}.jsonl").read_text(encoding="utf-8").splitlines()[:2]]
+    files = [sample.root() / "benchmarks" / f"open_{language}.jsonl" for language in ("en", "ar")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()[:2]]
     path = tmp_path / "open.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
     ref = FileRef(path=path.name, sha256=file_sha256(path), size=path.stat().st_size)
@@ -77,7 +78,8 @@ def test_a_judge_on_a_server_scores_every_answer(tmp_path: Path, inputs: dict[st
     assert any(row["messages"][-1]["content"] in shown and row["reference"] in shown for row in rows)
 
 
-def test_verdicts_outlive_a_failed_run_and_serve_other_recipes(tmp_path: Path, inputs: dict[str, Path], server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_outlive_a_failed_run_and_serve_other_recipes(tmp_path: Path, inputs: dict[str, Path], server: Server,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "REQUESTS_AT_ONCE", 1)
     good = [(200, completion("Good.\nSCORE: 7"), {})]
     server.script = good * 3 + [(401, {"error": "expired"}, {})]
@@ -93,7 +95,8 @@ def test_verdicts_outlive_a_failed_run_and_serve_other_recipes(tmp_path: Path, i
 
 
 def test_unparsable_verdicts_are_counted_and_never_guessed(tmp_path: Path, inputs: dict[str, Path], server: Server) -> None:
-    server.script = [(200, completion(text), {}) for text in ("I would say 7/10.", "SCORE: 11", "SCORE: 5\nBut well.", "", "ok\nSCORE: 9", "SCORE: 7.5", "SCORE: 3", "x")]
+    texts = ("I would say 7/10.", "SCORE: 11", "SCORE: 5\nBut well.", "", "ok\nSCORE: 9", "SCORE: 7.5", "SCORE: 3", "x")
+    server.script = [(200, completion(text), {}) for text in texts]
     scores = _run(_config(tmp_path, endpoint=server.url, judge_model="judge-1"), inputs, tmp_path / "judge" / "one")
     assert scores["unparsable"] == 6
 
@@ -125,7 +128,8 @@ def test_the_second_turn_of_a_question_sees_the_models_first_answer(tmp_path: Pa
     _run(JudgeConfig(questions=(path.name,), files=(ref,), max_new_tokens=5), inputs, tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_bytes().splitlines()]
     first, second = (next(r for r in rows if r["model"] == "sft" and r["turn"] == turn) for turn in (1, 2))
-    assert second["messages"] == [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": first["answer"]}, {"role": "user", "content": "And now shorter."}]
+    expected = [("user", "Hello?"), ("assistant", first["answer"]), ("user", "And now shorter.")]
+    assert [(m["role"], m["content"]) for m in second["messages"]] == expected
     assert second["reference"] == "Hi."
 
 

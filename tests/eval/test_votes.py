@@ -52,7 +52,8 @@ def test_it_makes_no_difference_which_model_stands_first() -> None:
 
 
 def test_an_evaluators_last_vote_counts_once() -> None:
-    rows = [{"question_id": "q", "model_a": "m1", "model_b": "m2", "winner": w, "evaluator": e} for w, e in (("a", "e1"), ("b", "e2"), ("b", "e1"), ("a", "e3"))]
+    rows = [{"question_id": "q", "model_a": "m1", "model_b": "m2", "winner": w, "evaluator": e}
+            for w, e in (("a", "e1"), ("b", "e2"), ("b", "e1"), ("a", "e3"))]
     (ballot,) = votes.collect(rows)
     assert ballot.votes == {"e1": "b", "e2": "b", "e3": "a"}
 
