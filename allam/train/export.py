@@ -60,7 +60,8 @@ def model_card(artifact: Path, model: Path, tokenizer: Tokenizer) -> str:
              "vocabulary extended for Arabic, continued pretraining on both languages, supervised finetuning and preference training.", "",
              "| | |", "|---|---|",
              f"| architecture | {(config.architectures or ['?'])[0]}, {config.num_hidden_layers} layers of width {config.hidden_size} |",
-             f"| vocabulary | {tokenizer.vocab_size:,} pieces, `{tokenizer.fingerprint[:16]}` |", f"| longest sequence | {config.max_position_embeddings:,} tokens |"]
+             f"| vocabulary | {tokenizer.vocab_size:,} pieces, `{tokenizer.fingerprint[:16]}` |",
+             f"| longest sequence | {config.max_position_embeddings:,} tokens |"]
     if manifest is not None:
         lines += [f"| last stage | {manifest.kind} `{manifest.key[:16]}` |"]
         lines += [f"| {name} | `{json.dumps(value)}` |" for name, value in sorted(manifest.config.items()) if not isinstance(value, (dict, list))]
