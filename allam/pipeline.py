@@ -152,6 +152,10 @@ def _files(files: FileTable, where: str, *paths: str) -> tuple[dict[str, Any], t
     return {"files": found}, tuple(f"{where}: {message}" for where, message in files.problems[before:])
 
 
+def _several(paths: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (paths,) if isinstance(paths, str) else paths
+
+
 def _data(plan: Plan, files: FileTable) -> None:
     """§2.1: web text and other sources are read, filtered and deduplicated; translated text keeps the link to its English source."""
     data, problems, sources = plan.recipe.data, list[str](), dict[str, SourceConfig]()
@@ -220,10 +224,10 @@ def _mix(phase: PhaseConfig) -> MixStageConfig:
 def _align(plan: Plan, files: FileTable) -> list[str]:
     """§3: supervised finetuning, rejected samples from the model, people's verdicts, preference training."""
     align, tokenizer = plan.recipe.align, {"tokenizer": "merged_tokenizer"}
-    found, problems = _files(files, "align.curate.path", align.curate.path)
+    found, problems = _files(files, "align.curate.path", *_several(align.curate.path))
     plan.add("curate", align.curate.model_copy(update=found), problems=problems)
     plan.add("sft", align.sft, {"model": "continue", "conversations": "curate"} | tokenizer)
-    found, problems = _files(files, "align.sample.path", align.sample.path)
+    found, problems = _files(files, "align.sample.path", *_several(align.sample.path))
     plan.add("sample", align.sample.model_copy(update=found), {"model": "sft"} | tokenizer, problems=problems)
     found, problems = _files(files, "align.review.decisions", *([align.review.decisions] if align.review.decisions else []))
     plan.add("review", align.review.model_copy(update=found), {"candidates": "sample"}, problems=problems)

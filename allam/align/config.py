@@ -10,7 +10,9 @@ from allam.section import FileRef, Section, assumed, paper
 class CurateConfig(Section):
     """Quality checks of SFT data (§3.1)."""
 
-    path: str = assumed("data are files", "JSON Lines of conversations below `data.root`, or a glob", "chat/sft.jsonl")
+    path: str | tuple[str, ...] = assumed("data are files", "JSON Lines of conversations below `data.root`: a path, a glob, or a list of them",
+                                          "chat/sft.jsonl")
+    max_conversations: int | None = assumed("for trials", "keep at most so many conversations, evenly spread over those that pass", None, ge=1)
     min_response_words: int = paper("3.1", "conversations with a shorter assistant turn are dropped (1: empty ones)", 1, ge=0)
     max_response_words: int = paper("3.1", "conversations with a longer assistant turn are dropped", 2000, ge=1)
     max_repetition: float = assumed("lexical diversity without a threshold in the paper", "share of a response's words that lie in repeated 4-grams, at most",
@@ -46,7 +48,9 @@ class SamplingSetting(Section):
 class SampleConfig(Section):
     """Rejected responses sampled from the model by different temperatures and nuclei (C.3)."""
 
-    path: str = assumed("data are files", "JSON Lines of prompts with chosen responses below `data.root`", "chat/preferences.jsonl")
+    path: str | tuple[str, ...] = assumed("data are files", "JSON Lines of prompts with chosen responses below `data.root`: a path, a glob, or a list "
+                                          "of them", "chat/preferences.jsonl")
+    max_prompts: int | None = assumed("for trials", "use at most so many prompts, evenly spread over the files", None, ge=1)
     samples: int = paper("C.3", "responses sampled for each prompt", 10, ge=1)
     settings: tuple[SamplingSetting, ...] = assumed(
         "the paper names the method, not the values", "settings, used in turn",

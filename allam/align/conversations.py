@@ -14,12 +14,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from allam.errors import UserError
 from allam.text.forms import comparison_form
 
 LANGUAGES = ("en", "ar")
+T = TypeVar("T")
 _CODE = re.compile(r"```.*?(```|\Z)|`[^`\n]*`", re.DOTALL)
 _WORD = re.compile(r"\w+")
 
@@ -56,6 +57,32 @@ def read_strict(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path.name}, line {line.number}: {line.problem}", "mend or remove the line")
         rows.append(line.value)
     return rows
+
+
+def as_conversation(row: dict[str, Any]) -> dict[str, Any]:
+    """A record in one of the field's common forms, with the names that the stages use: `messages` and `language`.
+
+    Known besides our own: `lang` for the language; ShareGPT's `conversations` of {"from", "value"}; a `prompt` that is a list of messages or a
+    text; Alpaca's `instruction`, `input` and `output` (or `prompt` and `response`). Whatever else a record holds stays.
+    """
+    row = dict(row)
+    if "language" not in row and isinstance(row.get("lang"), str):
+        row["language"] = row["lang"]
+    if "messages" in row:
+        return row
+    if isinstance(row.get("conversations"), list):
+        row["messages"] = [{"role": _SHAREGPT_ROLES.get(turn.get("from"), turn.get("from")), "content": turn.get("value")}
+                           for turn in row["conversations"] if isinstance(turn, dict)]
+    elif isinstance(row.get("prompt"), list):
+        row["messages"] = row["prompt"]
+    elif isinstance(row.get("instruction"), str) or isinstance(row.get("prompt"), str):
+        asked = "\n\n".join(part for part in (row.get("instruction") or row.get("prompt"), row.get("input")) if isinstance(part, str) and part.strip())
+        answer = row.get("output") if "output" in row else row.get("response")
+        row["messages"] = [{"role": "user", "content": asked}] + ([] if answer is None else [{"role": "assistant", "content": answer}])
+    return row
+
+
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 
 def conversation_problem(messages: Any, ends_with: str) -> str:
@@ -118,3 +145,10 @@ def fingerprint(value: Any) -> str:
 def json_lines(rows: list[dict[str, Any]]) -> str:
     """Rows as JSON Lines; half a character (only what is dropped may hold one) becomes a question mark."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace").decode()
+
+
+def evenly(items: list[T], limit: int | None) -> list[T]:
+    """At most `limit` items, evenly spread over all of them; all where there is no limit."""
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]

@@ -6,6 +6,7 @@ The paper saw that one percent of noisy text (empty responses) visibly affects t
     empty_response     an assistant turn without a word
     too_short, too_long, repetition      an assistant turn's length in words; words in repeated 4-grams
     wrong_language     an assistant turn mostly in the other script than the conversation's language
+    over_limit         beyond `max_conversations`
     duplicate, near_duplicate            of an earlier conversation that was kept (system turns aside); case and signs count for the first alone
 
 Writes sft.jsonl and dropped.jsonl. Run it with `allam stage curate --recipe demo`.
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from allam.align.config import CurateConfig
-from allam.align.conversations import LANGUAGES, Line, conversation_problem, is_in_language, json_lines, read_lines, words
+from allam.align.conversations import LANGUAGES, Line, as_conversation, conversation_problem, evenly, is_in_language, json_lines, read_lines, words
 from allam.align.near_duplicates import near_duplicates
 from allam.artifacts import write_atomic
 from allam.errors import UserError
@@ -60,13 +61,18 @@ def run(config: CurateConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     if not kept:
         raise UserError(f"no conversation of {config.path} is left: {dict(Counter(c.reason for c in candidates)) or 'the files are empty'}",
                         "look at dropped.jsonl in this stage's folder and at the thresholds in align.curate")
+    chosen = {id(c) for c in evenly(kept, config.max_conversations)}
+    for candidate in kept:
+        if id(candidate) not in chosen:
+            candidate.reason, candidate.detail = "over_limit", f"align.curate.max_conversations is {config.max_conversations}"
+    kept = [c for c in kept if not c.reason]
     write_atomic(out / "sft.jsonl", json_lines([_kept_row(c) for c in kept]))
     write_atomic(out / "dropped.jsonl", json_lines([_dropped_row(c) for c in candidates if c.reason]))
     return {"funnel": _funnel(candidates), "kept": len(kept), "statistics": _statistics(kept)}
 
 
 def _candidate(line: Line, path: str, config: CurateConfig) -> Candidate:
-    value = line.value or {}
+    value = as_conversation(line.value or {})
     source = value.get("source") if isinstance(value.get("source"), str) else Path(path).name.split(".")[0]
     name = value.get("id") if isinstance(value.get("id"), str) else f"{path}:{line.number}"
     candidate = Candidate(str(name), str(source), f"{path}:{line.number}", value)

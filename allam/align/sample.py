@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from allam.align.config import SampleConfig
-from allam.align.conversations import LANGUAGES, conversation_problem, json_lines, read_strict
+from allam.align.conversations import LANGUAGES, as_conversation, conversation_problem, evenly, json_lines, read_strict
 from allam.artifacts import write_atomic
 from allam.chat.template import encode_prompt, stop_ids
 from allam.engine.device import compute_device
@@ -35,7 +35,7 @@ def run(config: SampleConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     model = load_model(inputs["model"] / "model")
     model.to(device)  # type: ignore[arg-type]
-    prompts = [row for ref in config.files for row in _read(check_file(inputs["root"], ref))]
+    prompts = evenly([row for ref in config.files for row in _read(check_file(inputs["root"], ref))], config.max_prompts)
     ids = [encode_prompt(tokenizer, row["messages"]) for row in prompts]
     batches = _batches([len(i) for i in ids], max(1, ROWS // config.samples))
     settings = [config.settings[j % len(config.settings)] for j in range(config.samples)]
@@ -82,7 +82,7 @@ class Journal:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     """Prompts with chosen responses; raises `UserError` naming the first that isn't one."""
-    rows, seen = read_strict(path), set()
+    rows, seen = [as_conversation(row) for row in read_strict(path)], set()
     for number, row in enumerate(rows, 1):
         where = f"{path.name}, row {number}"
         problem = conversation_problem(row.get("messages"), ends_with="user")

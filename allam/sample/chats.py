@@ -82,13 +82,43 @@ SYSTEM = {
 }
 WORD_QUESTION = {"en": "How do you say \"{other}\" in English?", "ar": "ما معنى كلمة \"{other}\" بالعربية؟"}
 WORD_ANSWER = {"en": "In English, we say {own}.", "ar": "معناها بالعربية {own}."}
-PER_LANGUAGE, MULTI_SHARE = 200, 1 / 3
+# Ways to ask that are met in conversations only, so that finetuning teaches to answer a question and not a sentence.
+ASKED: dict[str, dict[str, list[str]]] = {
+    "en": {
+        "capital": ["I would like to know the name of the capital of {country}.", "Do you know which city is the capital of {country}?",
+                    "I forgot the capital of {country}. What is it?", "Please tell me: what is the capital of {country}?"],
+        "element": ["Do you know the atomic number of {element}?", "I am reading about {element}. What is the atomic number?",
+                    "Please give me the number of protons in {element}."],
+        "sound": ["Do you know the name of the sound of the {animal}?", "What do people call the sound of the {animal}?",
+                  "I hear the {animal}. What is that sound called?"],
+        "month": ["Do you know the {ordinal} month of the year?", "I am counting the months. What is the {ordinal} month?",
+                  "Please name the {ordinal} month of the year."],
+        "sum": ["Please add {a} and {b}.", "Do you know how much {a} plus {b} is?", "I have {a} and I get {b} more. How much is that together?"],
+        "conversion": ["Do you know how many {units} are in {one}?", "Please tell me how many {units} make {one}.",
+                       "I need the number of {units} in {one}. What is it?"],
+    },
+    "ar": {
+        "capital": ["أريد أن أعرف اسم عاصمة {country}.", "هل تعرف أي مدينة هي عاصمة {country}؟", "نسيت عاصمة {country}، فما هي؟",
+                    "قل لي من فضلك: ما عاصمة {country}؟"],
+        "element": ["هل تعرف العدد الذري لعنصر {element}؟", "أقرأ الآن عن {element}، فما العدد الذري لهذا العنصر؟",
+                    "قل لي من فضلك: كم بروتونًا في ذرة {element}؟"],
+        "sound": ["هل تعرف اسم صوت {animal}؟", "ماذا يسمي الناس صوت {animal}؟", "أسمع صوت {animal}، فما اسم هذا الصوت؟"],
+        "month": ["هل تعرف الشهر {ordinal} من السنة؟", "أعد شهور السنة، فما الشهر {ordinal}؟", "قل لي من فضلك: ما اسم الشهر {ordinal} من السنة؟"],
+        "sum": ["اجمع من فضلك {a} و{b}.", "هل تعرف كم يساوي {a} زائد {b}؟", "معي {a} وأخذت {b}، فكم صار المجموع؟"],
+        "conversion": ["هل تعرف كم {how_many} في {one}؟", "قل لي من فضلك: ما عدد {units} في {one}؟", "أحتاج إلى عدد {units} في {one}، فما هو؟"],
+    },
+}
+PER_LANGUAGE, MULTI_SHARE = 600, 1 / 4
+
+
+def _questions(language: str, topic: str) -> list[str]:
+    return _TEMPLATES[language].QUESTIONS[topic] + ASKED[language][topic]
 
 
 def fact_turn(fact: Fact, language: str, rng: random.Random) -> Turn:
     """A training question about the fact and its answer in a sentence."""
     templates, slots = _TEMPLATES[language], fact.slots(language)
-    question = rng.choice(templates.QUESTIONS[fact.topic]).format_map(slots)
+    question = rng.choice(_questions(language, fact.topic)).format_map(slots)
     return question, templates.STATEMENTS[fact.topic][0].format_map(slots)
 
 
@@ -96,7 +126,7 @@ def _sum_turn(language: str, rng: random.Random) -> Turn:
     a, b = rng.randint(1, 12), rng.randint(1, 12)
     slots = {"a": str(a), "b": str(b), "answer": str(a + b)}
     templates = _TEMPLATES[language]
-    return rng.choice(templates.QUESTIONS["sum"]).format_map(slots), templates.STATEMENTS["sum"][1].format_map(slots)
+    return rng.choice(_questions(language, "sum")).format_map(slots), templates.STATEMENTS["sum"][1].format_map(slots)
 
 
 def _word_turn(language: str, rng: random.Random) -> Turn:

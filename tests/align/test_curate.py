@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from allam import sample
 from allam.align import curate
 from allam.align.config import CurateConfig
-from allam.align.conversations import arabic_share, is_in_language, words
+from allam.align.conversations import arabic_share, as_conversation, evenly, is_in_language, words
 from allam.align.near_duplicates import near_duplicates, shingles
 from allam.artifacts import file_sha256
 from allam.errors import UserError
@@ -125,3 +125,24 @@ def test_near_duplicates_are_those_that_comparing_all_pairs_finds(texts: list[li
 def test_comparing_ignores_vowel_signs_case_and_punctuation() -> None:
     assert words("عَاصِمَةُ مِصْرَ، القاهرة!") == words("عاصمة مصر القاهرة")
     assert words("The CAPITAL.") == words("the capital")
+
+
+@pytest.mark.parametrize("row", [
+    {"lang": "en", "messages": [{"role": "user", "content": "What is bread?"}, {"role": "assistant", "content": "Food made of flour."}]},
+    {"language": "en", "conversations": [{"from": "human", "value": "What is bread?"}, {"from": "gpt", "value": "Food made of flour."}]},
+    {"language": "en", "instruction": "What is bread?", "input": "", "output": "Food made of flour."},
+    {"language": "en", "prompt": "What is bread?", "response": "Food made of flour."},
+])
+def test_the_fields_common_forms_of_a_conversation_are_read_alike(row):
+    assert as_conversation(row)["messages"] == [{"role": "user", "content": "What is bread?"}, {"role": "assistant", "content": "Food made of flour."}]
+    assert as_conversation(row)["language"] == "en"
+
+
+def test_the_input_of_an_instruction_stands_below_it():
+    messages = as_conversation({"instruction": "Sum up.", "input": "A long text.", "output": "Short."})["messages"]
+    assert messages[0]["content"] == "Sum up.\n\nA long text."
+
+
+def test_a_limit_takes_conversations_evenly_from_the_whole_file():
+    assert evenly(list(range(10)), 5) == [0, 2, 4, 6, 8]
+    assert evenly([1, 2], None) == evenly([1, 2], 5) == [1, 2]
