@@ -71,7 +71,7 @@ def as_conversation(row: dict[str, Any]) -> dict[str, Any]:
     if "messages" in row:
         return row
     if isinstance(row.get("conversations"), list):
-        row["messages"] = [{"role": _SHAREGPT_ROLES.get(turn.get("from"), turn.get("from")), "content": turn.get("value")}
+        row["messages"] = [{"role": _SHAREGPT_ROLES.get(str(turn.get("from")), turn.get("from")), "content": turn.get("value")}
                            for turn in row["conversations"] if isinstance(turn, dict)]
     elif isinstance(row.get("prompt"), list):
         row["messages"] = row["prompt"]

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from conftest import run
+from whole_path import run
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from conftest import TINY, command, environment, manifests, result_checksums, run
+from whole_path import TINY, command, environment, manifests, result_checksums, run
 
 KILLS = 10
 
@@ -17,7 +17,7 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_keys_and_checksum
     undisturbed, done = tiny
     assert done.returncode == 0, done.stdout + done.stderr
     seconds = sum(m["seconds"] for m in manifests(undisturbed).values())
-    store, chance = tmp_path / "store", random.Random(20261)  # noqa: S311
+    store, chance = tmp_path / "store", random.Random(20261)
     landed = []
     for _ in range(KILLS):
         process = subprocess.Popen(command(TINY, store), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

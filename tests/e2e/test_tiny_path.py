@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import TINY, allam, manifests, run
+from whole_path import TINY, allam, manifests, run
 
 from allam.pipeline import make_plan
 from allam.recipe import load

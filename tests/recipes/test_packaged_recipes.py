@@ -19,7 +19,7 @@ PAPER = ["allam_7b", "allam_13b", "allam_70b", "allam_7b_scratch"]
 @pytest.mark.parametrize("name", sorted(packaged()))
 def test_every_packaged_recipe_is_valid_and_plans_without_its_data(name: str) -> None:
     plan = make_plan(load(name))
-    assert list(plan.specs)[0] == "ingest"
+    assert next(iter(plan.specs)) == "ingest"
     assert list(plan.specs)[-1] == "report"
     assert len({spec.key for spec in plan.specs.values()}) >= len(plan.specs) - 1  # pack and pack_base may coincide
 
