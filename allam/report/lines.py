@@ -8,7 +8,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from allam.report.svg import CHARACTER, Chart, Key, Scale, dot, drawing, keep_apart, left_margin, line, n, nice_domain, path, text, ticks, x_axis, y_axis
+from allam.report.svg import (
+    CHARACTER,
+    Chart,
+    Key,
+    LogScale,
+    Scale,
+    dot,
+    drawing,
+    keep_apart,
+    left_margin,
+    line,
+    log_ticks,
+    n,
+    nice_domain,
+    path,
+    text,
+    ticks,
+    x_axis,
+    y_axis,
+)
 from allam.report.words import compact, plain
 
 Point = tuple[float, float]
@@ -126,14 +145,23 @@ class TokenAxis:
 
 
 def staged_chart(spans: Sequence[Span], lines: Sequence[Sequence[Line]], title: str, y_label: str, width: int = 760, height: int = 360) -> Chart:
-    """Lines over the whole training: `lines[i]` belong to the stage `spans[i]`. The last points are named at their ends."""
-    low, high = nice_domain([p[1] for stage in lines for item in stage for p in item.points], wanted=6)
+    """Lines over the whole training: `lines[i]` belong to the stage `spans[i]`. The last points are named at their ends.
+
+    Where the values span more than a factor of ten, as Arabic's do before the model knows any, the vertical axis is logarithmic and says so.
+    """
+    values = [p[1] for stage in lines for item in stage for p in item.points]
+    logarithmic = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+    low, high = nice_domain(values, wanted=6)
+    marks = None
+    if logarithmic:
+        marks = log_ticks(values)
+        low, high, y_label = marks[0], marks[-1], f"{y_label} (logarithmic)"
     left, top, bottom = left_margin(low, high, y_label), 30, height - 48
     named = [item for stage in lines for item in stage if item.name_at_end]
     right = width - 16 - max((len(item.label) * CHARACTER for item in named), default=0)
-    axis, y = TokenAxis(spans, left, right), Scale(low, high, bottom, top)
+    axis, y = TokenAxis(spans, left, right), (LogScale if logarithmic else Scale)(low, high, bottom, top)
     parts = [_band(axis, i, top, bottom) for i in range(len(spans))]
-    parts += y_axis(y, left, right, y_label) + _token_ticks(axis, bottom) + [_event(axis, i, top, bottom) for i in range(len(spans))]
+    parts += y_axis(y, left, right, y_label, marks) + _token_ticks(axis, bottom) + [_event(axis, i, top, bottom) for i in range(len(spans))]
     parts.append(text((left + right) / 2, bottom + 40, "tokens seen since the start of training", "label", "middle"))
     parts += [mark for i, stage in enumerate(lines) for item in stage for mark in _line(item, partial(axis.at, i), y)]
     ends = keep_apart([y(item.points[-1][1]) for item in named], 15, top + 4, bottom)

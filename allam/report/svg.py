@@ -33,6 +33,15 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class LogScale(Scale):
+    """The same for positive values that span more than one power of ten: equal ratios are equal distances."""
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        return Scale(math.log10(self.low), math.log10(self.high), self.start, self.end)(math.log10(value))
+
+
+@dataclass(frozen=True)
 class Key:
     """One entry of a legend: the colour's class, what it stands for, and its shape: `bar`, `line`, `dashed` or `faint`."""
 
@@ -59,6 +68,15 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times powers of ten, from the last that is not above the smallest value to the first that is not below the largest."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    marks = [round(m * 10.0 ** e, 12) for e in range(low, high + 1) for m in (1, 2, 5)]
+    first = max(m for m in marks if m <= min(values))
+    last = min(m for m in marks if m >= max(values))
+    return [m for m in marks if first <= m <= last]
 
 
 def nice_domain(values: Sequence[float], from_zero: bool = False, wanted: int = 5) -> tuple[float, float]:

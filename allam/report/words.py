@@ -62,7 +62,7 @@ def compact(value: float | None) -> str:
         if abs(value) >= size:
             scaled = value / (1e3 if letter == "k" else size)
             return f"{scaled:.{0 if abs(scaled) >= 100 else 1 if abs(scaled) >= 10 else 2}f}\N{NARROW NO-BREAK SPACE}{letter}"
-    return count(value) if float(value).is_integer() else decimal(value, 2)
+    return count(value) if float(value).is_integer() or abs(value) >= 100 else decimal(value, 2)
 
 
 def decimal(value: float | None, digits: int = 3) -> str:

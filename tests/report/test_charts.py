@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from allam.report.bars import Bar, grouped_bars, histogram, intervals, stacked_shares
 from allam.report.lines import Line, Span, TokenAxis, line_chart, running_mean, staged_chart, thinned
-from allam.report.svg import Key, keep_apart, nice_domain, ticks
+from allam.report.svg import Key, LogScale, keep_apart, log_ticks, nice_domain, ticks
 from allam.report.words import change, compact, count, direction, duration, is_arabic, isolated, percent, shortened, size
 
 NUMBERS = st.floats(-1e9, 1e9, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-6)
@@ -116,3 +116,15 @@ def test_a_long_text_is_cut_at_a_space() -> None:
 def test_an_axis_of_steps_shows_whole_steps_only() -> None:
     chart = line_chart([Line("loss", "c-all", [(1, 0.7), (2, 0.6)])], "t", "optimizer step", "loss")
     assert re.findall(r'text-anchor="middle">([\d.]+)</text>', chart.svg) == ["0", "1", "2"]
+
+
+def test_values_that_span_more_than_a_power_of_ten_stand_on_a_logarithmic_axis_that_says_so():
+    spans = [Span("pretraining", 0, 100)]
+    wide = staged_chart(spans, [[Line("Arabic", "c-ar", [(0, 18.0), (50, 3.0), (100, 0.4)])]], "t", "bits per byte").svg
+    narrow = staged_chart(spans, [[Line("Arabic", "c-ar", [(0, 3.0), (100, 1.0)])]], "t", "bits per byte").svg
+    assert "logarithmic" in wide
+    assert "logarithmic" not in narrow
+    assert log_ticks([0.4, 18.0]) == [0.2, 0.5, 1, 2, 5, 10, 20]
+    scale = LogScale(0.2, 20, 300, 0)
+    assert scale(0.2) == 300
+    assert abs(scale(2) - 150) < 1e-9
