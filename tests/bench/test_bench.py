@@ -1,0 +1,34 @@
+"""Every benchmark runs from end to end: both sides do the work, the check of their results passes, the table is printed, no result is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (CODE / "bench").glob("*.py") if not path.name.startswith("_"))
+
+
+def test_there_are_benchmarks() -> None:
+    assert NAMES == ["curation", "encode", "train_step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quick_run_checks_both_sides_prints_its_table_and_writes_no_result(name: str) -> None:
+    results = CODE / "bench" / "results"
+    before = {path: path.read_bytes() for path in results.glob("*.json")}
+    done = subprocess.run([sys.executable, "-m", f"bench.{name}", "--quick"], cwd=CODE, capture_output=True, text=True, check=False, timeout=300,
+                          env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"metric .* ours .* peer .* ratio", done.stdout), done.stdout
+    rows = [line for line in done.stdout.splitlines() if re.search(r"│ (MB|tokens)/s ", line)]
+    assert rows, done.stdout
+    for row in rows:
+        assert float(row.split("│")[3].replace(",", "")) > 0, row
+    assert {path: path.read_bytes() for path in results.glob("*.json")} == before
