@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -25,10 +26,12 @@ STEPS = 400
 KILL_AFTER = (40, 150)  # steps whose checkpoint is waited for before each SIGKILL
 RARELY = 1e6  # seconds between checkpoints
 OFTEN = 0.05
+GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by a Trainer in this process; each program needs a group of its own
 
 
 def _launch(work: Path, checkpoint_seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, cuda_training.__file__, str(work), str(STEPS), str(checkpoint_seconds)],
+                            env={name: value for name, value in os.environ.items() if name not in GROUP},
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
