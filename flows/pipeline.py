@@ -7,7 +7,7 @@ from prefect import flow
 from flows.align import align
 from flows.data import data
 from flows.evaluation import evaluation
-from flows.names import flow_run_name
+from flows.names import explained, flow_run_name
 from flows.run import AREAS as ALL_AREAS
 from flows.run import area_of, open_run, opened, refuse_missing_files, wanted, withdraw_forced
 from flows.tokenizer import tokenizer
@@ -17,18 +17,10 @@ FLOWS = {"data": data, "tokenizer": tokenizer, "train": train, "align": align, "
 
 
 @flow(name="pipeline", flow_run_name=flow_run_name, persist_result=False)
+@explained
 def pipeline(recipe: str = "demo", overrides: list[str] | None = None, cluster: str | None = None, store: str | None = None,
              to: str | None = None, force: list[str] | None = None) -> None:
-    """Raw text and an English-centred model to an aligned Arabic–English model and a report.
-
-    Args:
-        recipe: a packaged recipe's name, or the absolute path of a recipe's file.
-        overrides: fields of the recipe to set, such as `train.continue.tokens=1000000`.
-        cluster: where it runs: `laptop`, a name from infra/profiles/, or the absolute path of a profile.
-        store: the folder of all artifacts; $ALLAM_STORE where it isn't given.
-        to: the last stage to make; all of them where it isn't given.
-        force: stages to make again though they are done, and with them what is downstream of them.
-    """
+    """Raw text and an English-centred model to an aligned Arabic–English model and a report."""
     run = open_run(recipe, overrides or [], cluster, store)
     withdraw_forced(run, wanted(run, ALL_AREAS, to), force or [])
     specs = wanted(run, ALL_AREAS, to)

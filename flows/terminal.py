@@ -66,9 +66,9 @@ class LiveLines:
         self._close()
         total = size(sum(output.size for output in made.manifest.outputs.values()))
         if made.made:
-            out.print(self._line("made", name, f"{duration(time.monotonic() - self.begun):>8}  {total:>9}", "green"))
+            out.print(self._line("made", name, f"{duration(time.monotonic() - self.begun):>11}  {total:>9}", "green"))
         else:
-            out.print(self._line("reused", name, f"{'':>8}  {total:>9}", "dim"))
+            out.print(self._line("reused", name, f"{'':>11}  {total:>9}", "dim"))
 
     def failed(self, name: str, error: BaseException) -> None:
         """A stage failed; the error itself is shown at the end."""

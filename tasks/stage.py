@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from prefect import Task, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
 from prefect.tasks import task
 
 from allam.artifacts import ArtifactRef, Manifest, Store
@@ -24,7 +26,7 @@ from allam.cluster import ClusterProfile
 from allam.errors import AllamError, UserError
 from allam.launch.local import Made, make
 from allam.pipeline import STAGES, StageSpec
-from tasks.words import made_markdown, progress_line
+from tasks.words import done_line, made_line, made_markdown, progress_line
 
 SECONDS_BETWEEN_UI_UPDATES, SECONDS_BETWEEN_LOG_LINES = 3.0, 15.0
 SPARE_SECONDS = 60.0  # the launcher's own timeout comes first, so that it can stop the worker and say so
@@ -79,17 +81,20 @@ def _run_stage(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store,
         followed.failed(spec.name, error)
         if isinstance(error, AllamError):
             log.error(str(error))
+        if isinstance(error, Exception):  # what ends the process shall not wait for a server
+            reports.close("stopped at ")
         raise
-    reports.close()
+    reports.close("done: ", 100.0)
     followed.finished(spec.name, made)
-    log.info("%s %s: %s", spec.name, "made" if made.made else "reused", made.ref.path)
+    log.info("%s %s: %s", spec.name, made_line(made.manifest, made.made), made.ref.path)
     _publish(made.manifest, made)
     return made.ref
 
 
 def _publish(manifest: Manifest, made: Made) -> None:
+    recipe = Path(str((flow_run.parameters or {}).get("recipe", ""))).stem  # the stages of all recipes share their pages' keys
     create_markdown_artifact(made_markdown(manifest, made.ref.path, made.made), key=artifact_name(manifest.name),
-                             description=f"{manifest.name}, {'made' if made.made else 'reused'}: {made.ref.label}")
+                             description=f"{recipe}: {made_line(manifest, made.made)}")
 
 
 def artifact_name(stage: str) -> str:
@@ -113,10 +118,12 @@ class _Reports:
     def __init__(self, spec: StageSpec, watch: Callable[[Mapping[str, Any]], None], log: Callable[[str], None]) -> None:
         self.spec, self.watch, self.log = spec, watch, log
         self.artifact: UUID | None = None
+        self.state: Mapping[str, Any] = {}
         self.shown = self.logged = time.monotonic()  # what is done within seconds needs no bar
 
     def __call__(self, state: Mapping[str, Any]) -> None:
         self.watch(state)
+        self.state = state
         now = time.monotonic()
         if now - self.shown >= SECONDS_BETWEEN_UI_UPDATES:
             self.shown = now
@@ -126,15 +133,17 @@ class _Reports:
             self.log(f"{self.spec.name}: {progress_line(state)}")
 
     def _show(self, state: Mapping[str, Any]) -> None:
-        total = state.get("total")
-        percent = min(100.0, 100.0 * state["done"] / total) if total else 0.0
         if self.artifact is None:
-            created = create_progress_artifact(percent, key=f"{artifact_name(self.spec.name)}-progress", description=progress_line(state))
+            created = create_progress_artifact(_percent(state), key=f"{artifact_name(self.spec.name)}-progress", description=progress_line(state))
             self.artifact = cast(UUID, created)  # awaitable in async code only
         else:
-            update_progress_artifact(self.artifact, percent, description=progress_line(state))
+            update_progress_artifact(self.artifact, _percent(state), description=progress_line(state))
 
-    def close(self) -> None:
-        """Fills the bar of a stage that is done."""
+    def close(self, word: str, percent: float | None = None) -> None:
+        """Says in the UI how a stage that had a bar ended, and where; fills the bar to `percent` where it is given."""
         if self.artifact is not None:
-            update_progress_artifact(self.artifact, 100.0, description="done")
+            update_progress_artifact(self.artifact, _percent(self.state) if percent is None else percent, description=word + done_line(self.state))
+
+
+def _percent(state: Mapping[str, Any]) -> float:
+    return min(100.0, 100.0 * state["done"] / state["total"]) if state.get("total") else 0.0

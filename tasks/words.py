@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from allam.artifacts import Manifest
 
-METRICS_SHOWN = 40
+ROWS_SHOWN = 40
 
 
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3:05` (minutes) or `2:03:05` (hours)."""
-    if seconds < 60:
+    """`4.2 s`, `3 min 05 s` or `2 h 03 min`, as in the report."""
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def size(num_bytes: float) -> str:
@@ -39,7 +39,7 @@ def number(value: Any) -> str:
 
 
 def progress_line(state: Mapping[str, Any]) -> str:
-    """`step 120 of 400 (30%), 3.1 a second, 1:30 left, loss 2.31`."""
+    """`120 of 400 steps (30%), 3.1 a second, 1 min 30 s left, loss 2.31`."""
     total, rate, left = state.get("total"), state.get("rate") or 0, state.get("seconds_left")
     words = [f"{state['what']}: " if state.get("what") else "", f"{number(state['done'])}"]
     words += [f" of {number(total)} {state['unit']} ({100 * state['done'] / total:.0f}%)"] if total else [f" {state['unit']}"]
@@ -49,25 +49,70 @@ def progress_line(state: Mapping[str, Any]) -> str:
     return "".join(words)
 
 
+def done_line(state: Mapping[str, Any]) -> str:
+    """How far a stage came, without what lay ahead: `pretraining: 120 of 400 steps (30%), loss 2.31`."""
+    return progress_line({**state, "rate": None, "seconds_left": None})
+
+
+def made_line(manifest: Manifest, made: bool) -> str:
+    """`made in 3 min 05 s, 2.5 MB` or `reused, 2.5 MB`."""
+    total = size(sum(output.size for output in manifest.outputs.values()))
+    return f"made in {duration(manifest.seconds)}, {total}" if made else f"reused, {total}"
+
+
 def made_markdown(manifest: Manifest, path: Path, made: bool) -> str:
     """The page in Prefect's UI that says what a stage made."""
     total = sum(output.size for output in manifest.outputs.values())
-    lines = [f"## {manifest.name}: {'made' if made else 'reused, as it was done already'}", "", "| | |", "|---|---|",
-             f"| key | `{manifest.key}` |", f"| folder | `{path}` |", f"| files | {len(manifest.outputs)}, {size(total)} in all |",
-             f"| time | {duration(manifest.seconds)}, from {manifest.started_at} |", f"| peak memory | {size(manifest.peak_memory_bytes)} |",
-             f"| ranks | {manifest.world_size} |", f"| made from | {_inputs(manifest)} |"]
+    lines = [f"## {manifest.name}: {'made' if made else 'reused, as it was done already'}", "",
+             f"| artifact | `{manifest.kind}/{manifest.key[:16]}` |", "|---|---|",
+             f"| folder | `{path}` |", f"| files | {len(manifest.outputs)}, {size(total)} in all |",
+             f"| time | {duration(manifest.seconds)}, from {manifest.started_at.replace('T', ' ').replace('+00:00', ' UTC')} |",
+             f"| peak memory | {size(manifest.peak_memory_bytes)} |", f"| ranks | {manifest.world_size} |"]
+    lines += [f"| from, as {name} | `{ref['kind']}/{ref['key'][:16]}` |" for name, ref in manifest.inputs.items()]
     lines += [f"| adopted from | `{manifest.adopted_from}` |"] if manifest.adopted_from else []
-    funnel = manifest.metrics.get("funnel")
-    if isinstance(funnel, Mapping):
+    metrics = dict(manifest.metrics)
+    funnel = metrics.pop("funnel", None)
+    if isinstance(funnel, Mapping) and funnel:
         lines += ["", "### Documents", "", "| source | in | out | dropped | set aside |", "|---|---:|---:|---|---|"]
         lines += [f"| {name} | {number(row['in'])} | {number(row['out'])} | {_counts(row.get('dropped'))} | {_counts(row.get('set_aside'))} |"
                   for name, row in funnel.items()]
-    figures = [(name, value) for name, value in flat({k: v for k, v in manifest.metrics.items() if k != "funnel"})]
+    tables = {name: rows for name, value in metrics.items() if _is_table(rows := list(_rows(value)), value)}
+    figures = [[name, value] for name, value in flat({name: value for name, value in metrics.items() if name not in tables})]
     if figures:
-        lines += ["", "### Figures", "", "| figure | value |", "|---|---:|"]
-        lines += [f"| {name} | {number(value)} |" for name, value in figures[:METRICS_SHOWN]]
-        lines += [f"| ... | {len(figures) - METRICS_SHOWN} more in manifest.json |"] if len(figures) > METRICS_SHOWN else []
+        lines += _table("Figures", ["figure", "value"], figures)
+    for name, rows in tables.items():
+        columns = _columns(rows)
+        lines += _table(name.replace("_", " ").capitalize(), ["", *(c.replace("_", " ") for c in columns)],
+                        [[where, *(row.get(column, "") for column in columns)] for where, row in rows])
     return "\n".join(lines) + "\n"
+
+
+def _columns(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    return list(dict.fromkeys(column for _, row in rows for column in row))
+
+
+def _is_table(rows: Sequence[tuple[str, Mapping[str, Any]]], value: Any) -> bool:
+    """Whether `rows` hold all figures of a metric, and fill at least half of their table."""
+    cells = sum(len(row) for _, row in rows)
+    return len(rows) > 1 and cells == len(list(flat(value))) and 2 * cells >= len(rows) * len(_columns(rows))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a table whose first column names its rows; the rest are figures."""
+    lines = ["", f"### {title}", "", f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
+    lines += [f"| {' | '.join(number(cell) for cell in row)} |" for row in rows[:ROWS_SHOWN]]
+    return lines + ([f"| {len(rows) - ROWS_SHOWN} more in manifest.json |" + " |" * (len(columns) - 1)] if len(rows) > ROWS_SHOWN else [])
+
+
+def _rows(value: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of a table inside nested mappings, such as those of languages and domains; nothing where the innermost ones are of other shapes."""
+    if not isinstance(value, Mapping) or not value:
+        return
+    if all(isinstance(item, Mapping) for item in value.values()):
+        for name, item in value.items():
+            yield from _rows(item, f"{where}, {name}" if where else str(name))
+    elif where and not any(isinstance(item, (Mapping, list)) for item in value.values()):
+        yield where, value
 
 
 def _counts(reasons: Mapping[str, int] | None) -> str:
@@ -81,7 +126,3 @@ def flat(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(item, f"{where}.{name}" if where else str(name))
     elif isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= 80):
         yield where, value
-
-
-def _inputs(manifest: Manifest) -> str:
-    return ", ".join(f"{name} `{ref['key'][:16]}`" for name, ref in manifest.inputs.items()) or "files"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,11 +40,15 @@ class Server:
         """Starts a process of its own session."""
         return subprocess.Popen([sys.executable, "-m", *command], env=self.environment, cwd=self.root, stdout=self.log, stderr=self.log, start_new_session=True)
 
-    def type(self, *command: str) -> str:
-        """Runs a command in the repository's folder; returns what it wrote."""
-        done = subprocess.run([sys.executable, "-m", *command], env=self.environment, cwd=CODE, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    def type(self, *command: str) -> None:
+        """Runs a command in the repository's folder, in a terminal where nobody answers questions."""
+        argv = ["script", "--quiet", "--return", "--command", shlex.join([sys.executable, "-m", *command]), os.devnull]
+        done = subprocess.run(argv, env=self.environment, cwd=CODE, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+
+    def has_pool(self) -> bool:
+        """Whether a worker has made the pool."""
+        return bool(self.api("/work_pools/filter", {}))
 
     def api(self, path: str, body: object = None) -> object:
         """Calls the server's API."""
@@ -94,8 +99,11 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server"))
     try:
-        running.type("prefect", "work-pool", "create", "allam", "--type", "process")
-        running.type("prefect", "--no-prompt", "deploy", "--all")
+        first = running.start("prefect", "worker", "start", "--pool", "allam", "--type", "process")
+        running.processes.append(first)
+        running.wait_for(running.has_pool, 120)
+        running.kill(first)
+        running.type("prefect", "deploy", "--all")
         running.type("flows.automations")
         running.type("flows.automations")  # a second time changes nothing
         yield running
@@ -113,6 +121,13 @@ def test_every_flow_is_deployed_and_the_pipeline_on_a_schedule(server):
     assert len(server.api("/automations/filter", {})) == 2
 
 
+def test_the_form_of_every_flow_says_what_its_parameters_mean(server):
+    for deployment in server.api("/deployments/filter", {}):
+        fields = deployment["parameter_openapi_schema"]["properties"]
+        assert sorted(fields) == ["cluster", "force", "overrides", "recipe", "store", "to"]
+        assert all(field["description"] for field in fields.values()), deployment["entrypoint"]
+
+
 def test_a_run_triggered_by_deployment_completes_and_says_what_it_made(server):
     worker = server.start("prefect", "worker", "start", "--pool", "allam")
     server.processes.append(worker)
@@ -123,6 +138,7 @@ def test_a_run_triggered_by_deployment_completes_and_says_what_it_made(server):
     pages = {artifact["key"]: artifact["data"] for artifact in server.api("/artifacts/filter", {}) if artifact["type"] == "markdown"}
     assert sorted(pages) == ["dedup", "filter", "ingest"]
     assert "| web_en | 3 | 3 |" in pages["filter"]
+    assert all(str(artifact["description"]).startswith("small: ") for artifact in server.api("/artifacts/filter", {}) if artifact["type"] == "markdown")
     tasks = {task["name"]: task for task in server.api("/task_runs/filter", {})}
     assert tasks["filter: make"]["state_type"] == "COMPLETED"
     assert tasks["filter: make"]["tags"] == ["data"]

@@ -7,7 +7,7 @@ import pytest
 from allam.artifacts import Manifest, OutputFile
 from allam.pipeline import STAGES
 from tasks.table import TASKS
-from tasks.words import duration, made_markdown, number, progress_line, size
+from tasks.words import done_line, duration, made_line, made_markdown, number, progress_line, size
 
 MANIFEST = Manifest(name="filter", kind="filter", version=1, key="ab" * 32, config={}, inputs={"documents": {"kind": "ingest", "key": "cd" * 32}},
                     outputs={"documents/web/0.parquet": OutputFile(size=2_500_000, sha256="0" * 64)},
@@ -28,16 +28,39 @@ def test_every_kind_of_stage_has_a_task_of_its_name_tagged_with_its_area():
 
 def test_the_page_of_a_stage_says_what_it_made():
     page = made_markdown(MANIFEST, Path("/store/filter/abab"), made=True)
-    for words in ("## filter: made", "| files | 1, 2.5 MB in all |", "| time | 3:05, from 2026-01-01",
+    for words in ("## filter: made", "| files | 1, 2.5 MB in all |", "| time | 3 min 05 s, from 2026-01-01 00:00:00 UTC |",
+                  "| artifact | `filter/abababababababab` |",
                   "| web_ar | 1,200 | 1,000 | too_short 150, spam 50 | 0 |",
-                  "| score | 0.9877 |", "`/store/filter/abab`", "documents `cdcdcdcdcdcdcdcd`"):
+                  "| score | 0.9877 |", "`/store/filter/abab`", "| from, as documents | `ingest/cdcdcdcdcdcdcdcd` |"):
         assert words in page
     assert "reused" in made_markdown(MANIFEST, Path("/store"), made=False)
 
 
+def test_figures_of_the_same_shape_stand_in_a_table_of_their_own():
+    ledger = {"en": {"web": {"share": 0.31, "planned_tokens": 93312}, "code": {"share": 0.39, "planned_tokens": 117376}}, "ar": {"web": {"share": 0.3}}}
+    page = made_markdown(MANIFEST.model_copy(update={"metrics": {"ledger": ledger, "loss": {"first": 6.9, "last": 1.1}}}), Path("/store"), made=True)
+    assert "### Ledger\n\n|  | share | planned tokens |\n|---|---:|---:|\n| en, web | 0.31 | 93,312 |\n" in page
+    assert "| ar, web | 0.3 |  |" in page
+    assert "| loss.first | 6.9 |" in page
+    assert "ledger.en" not in page
+
+
+def test_no_figure_is_lost_where_shapes_differ():
+    mixed = {"en": {"web": {"tokens": 5}, "documents": 7}, "ar": {"web": {"tokens": 6}}}
+    page = made_markdown(MANIFEST.model_copy(update={"metrics": {"packed": mixed}}), Path("/store"), made=True)
+    for line in ("| packed.en.web.tokens | 5 |", "| packed.en.documents | 7 |", "| packed.ar.web.tokens | 6 |"):
+        assert line in page
+
+
+def test_a_stage_in_short_is_its_time_and_size():
+    assert [made_line(MANIFEST, True), made_line(MANIFEST, False)] == ["made in 3 min 05 s, 2.5 MB", "reused, 2.5 MB"]
+    state = {"what": "pretraining", "unit": "steps", "done": 90, "total": 147, "rate": 1.7, "seconds_left": 33, "info": {"loss": 1.7}}
+    assert done_line(state) == "pretraining: 90 of 147 steps (61%), loss 1.7"
+
+
 @pytest.mark.parametrize(("state", "line"), [
     ({"what": "", "unit": "steps", "done": 120, "total": 400, "rate": 3.14, "seconds_left": 90, "info": {"loss": 2.3456}},
-     "120 of 400 steps (30%), 3.1 a second, 1:30 left, loss 2.346"),
+     "120 of 400 steps (30%), 3.1 a second, 1 min 30 s left, loss 2.346"),
     ({"what": "reading", "unit": "documents", "done": 12000, "total": None, "rate": 1500.4, "seconds_left": None, "info": {}},
      "reading: 12,000 documents, 1,500 a second"),
     ({"what": "", "unit": "documents", "done": 0, "total": 0, "rate": 0, "seconds_left": None, "info": None}, "0 documents"),
@@ -47,6 +70,6 @@ def test_progress_is_a_line_for_people(state, line):
 
 
 def test_figures_are_written_for_people():
-    assert [duration(4.21), duration(185), duration(7385)] == ["4.2 s", "3:05", "2:03:05"]
+    assert [duration(4.21), duration(185), duration(7385)] == ["4.2 s", "3 min 05 s", "2 h 03 min"]
     assert [size(999), size(919_900), size(2e12)] == ["999 B", "919.9 kB", "2.0 TB"]
     assert [number(1234567), number(0.123456), number(True), number("chrF")] == ["1,234,567", "0.1235", "True", "chrF"]
