@@ -306,12 +306,13 @@ class Store:
 
     def folders(self) -> list[Path]:
         """Every artifact's folder, done or not, sorted."""
-        return sorted(p.parent for p in self.root.glob(f"*/*/{JOB}"))
+        return sorted({p.parent for name in (JOB, MANIFEST) for p in self.root.glob(f"*/*/{name}")})
 
     def find(self, prefix: str) -> Path:
-        """The folder of the one artifact whose key (or `kind/key`) begins with `prefix`."""
+        """The folder of the one artifact whose key (or `kind/key`) begins with `prefix`, or that is the only one of a kind or stage of this name."""
         kind, _, key = prefix.rpartition("/")
         matches = [p for p in self.folders() if p.name.startswith(key[:KEY_DIGITS_IN_PATH]) and kind in ("", p.parent.name)]
+        matches = matches or [p for p in self.folders() if prefix in (p.parent.name, _stage_name(p))]
         if len(matches) == 1:
             return matches[0]
         if not matches:
@@ -354,3 +355,12 @@ def _job_differs(folder: Path, manifest: Manifest) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{JOB}: damaged ({type(error).__name__}: {error})"]
     return [f"{JOB}: {name} differs from the manifest's" for name, value in told.items() if value != getattr(manifest, name)]
+
+
+def _stage_name(folder: Path) -> str | None:
+    """The name of the stage that an artifact's folder was prepared for."""
+    try:
+        name = json.loads((folder / JOB).read_text(encoding="utf-8")).get("name")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name if isinstance(name, str) else None

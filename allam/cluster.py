@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from allam.errors import UserError
+from allam.errors import UserError, did_you_mean
 
 
 class ClusterProfile(BaseModel):
@@ -51,8 +51,19 @@ def load_profile(name_or_path: str | None) -> ClusterProfile:
         raise UserError(f"there is no cluster profile at {path}", "give `laptop`, a name from infra/profiles/ or the path of a YAML file")
     try:
         return ClusterProfile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UserError(f"the cluster profile {path} is not valid: {error}", "see docs/clusters.md for the fields") from None
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors(include_url=False))
+        raise UserError(f"the cluster profile {path} is not valid:\n{problems}", "docs/recipe.md lists the fields of a profile at its end") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"the cluster profile {path} is not readable as YAML: {error}", "mend the file") from None
+
+
+def _explain(detail: Any) -> str:
+    field = ".".join(str(part) for part in detail["loc"]) or "profile"
+    if detail["type"] == "extra_forbidden":
+        return f"{field}: unknown key; {did_you_mean(field, ClusterProfile.model_fields)}"
+    message = str(detail["msg"])
+    return f"{field}: {message[0].lower()}{message[1:]}, not {detail['input']!r}"
 
 
 def execution() -> ClusterProfile:

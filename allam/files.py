@@ -25,8 +25,7 @@ class FileTable:
         self.found: dict[str, FileRef] = {}
         self._cache_file = cache_file
         self._cache: dict[str, list[object]] = _read(cache_file)
-        lock = _read(lock_file)
-        self._locked = {pattern: tuple(FileRef(path=path, **lock["files"][path]) for path in paths) for pattern, paths in lock.get("patterns", {}).items()}
+        self._locked = _locked(lock_file)
         self.patterns: dict[str, tuple[FileRef, ...]] = {}
         self._changed = False
 
@@ -37,6 +36,8 @@ class FileTable:
         if pattern in self._locked:
             return self._note(pattern, self._locked[pattern])
         target = self.root / pattern
+        if target == self.root:
+            raise UserError(f"{field}: the path {pattern!r} is the data root itself", "name a file, a folder or a glob below data.root")
         paths = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else list(self.root.glob(pattern))
         paths = sorted(p for p in paths if p.is_file())
         if not paths:
@@ -53,7 +54,7 @@ class FileTable:
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         cached = self._cache.get(str(path))
-        if cached is None or cached[:2] != stamp:
+        if not isinstance(cached, list) or cached[:2] != stamp or len(cached) != 3:
             cached = [*stamp, file_sha256(path)]
             self._cache[str(path)] = cached
             self._changed = True
@@ -87,11 +88,20 @@ def check_file(root: Path, ref: FileRef) -> Path:
     return path
 
 
+def _locked(lock_file: Path | None) -> dict[str, tuple[FileRef, ...]]:
+    """The files behind each path of the recipe, as its lock file says."""
+    try:
+        lock = _read(lock_file)
+        return {pattern: tuple(FileRef(path=path, **lock["files"][path]) for path in paths) for pattern, paths in lock.get("patterns", {}).items()}
+    except (KeyError, AttributeError, TypeError, ValueError):
+        raise UserError(f"the lock file {lock_file} is damaged", "write it anew with `allam lock`, or remove it to plan from the files as they are") from None
+
+
 def _read(path: Path | None) -> dict:  # type: ignore[type-arg]
     if path is None or not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}", "remove it; it will be made anew") from None
+        raise UserError(f"{path} is damaged: {error}", "remove it; `allam plan` or, for a lock file, `allam lock` makes it anew") from None
     return content if isinstance(content, dict) else {}

@@ -78,12 +78,15 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     return _overlay(_read(locate(str(beside) if beside.is_file() else str(parent)), (*children, path)), tree)
 
 
-def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`: sections merge, everything else (lists and nulls too) is replaced."""
+REPLACED_WHOLE = "data.sources"  # whoever names sources means these and not the parent's beside them
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """`above` laid over `below`: sections merge, everything else (lists and nulls too) is replaced, and so are the sources of text."""
     merged = dict(below)
     for key, value in above.items():
-        under = merged.get(key)
-        merged[key] = _overlay(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+        under, here = merged.get(key), f"{where}.{key}".lstrip(".")
+        merged[key] = _overlay(under, value, here) if isinstance(under, dict) and isinstance(value, dict) and here != REPLACED_WHOLE else value
     return merged
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from allam.cluster import ClusterProfile
 from allam.recipe import Recipe
 
 HEAD = """# The recipe, field by field
@@ -61,6 +62,8 @@ def type_name(annotation: Any) -> str:
         return " or ".join(f"`{a}`" for a in arguments)
     if kind in (typing.Union, types.UnionType):
         return " or ".join(type_name(a) for a in arguments)
+    if kind is typing.Annotated:
+        return type_name(arguments[0])
     if kind is dict:
         return f"mapping of {type_name(arguments[0])} to {type_name(arguments[1])}" if typing.get_origin(arguments[0]) is Literal \
             else f"mapping of names to {type_name(arguments[1])}"
@@ -140,7 +143,19 @@ def reference() -> str:
     lines = [HEAD]
     for section, path in sections().items():
         lines += [f"## {section.__name__}", "", f"`{path}`. {_docstring(section)}" if path else _docstring(section), "", *table(section), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *_profile()]).rstrip() + "\n"
+
+
+def _profile() -> list[str]:
+    """The fields of a cluster profile, which are no part of a recipe."""
+    lines = ["## ClusterProfile", "", f"No part of a recipe: the YAML file that `--cluster` names. {_docstring(ClusterProfile)}", "",
+             "| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in fields(ClusterProfile):
+        value = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]
+        kind = "mapping of names to text" if typing.get_origin(field.annotation) is dict else type_name(field.annotation)
+        bounds = limits(field)
+        lines.append(f"| `{name}` | {_cell(kind)}{', ' + bounds if bounds else ''} | `{_yaml(value)}` | {_cell(field.description or '')} |")
+    return lines
 
 
 def _docstring(section: type[BaseModel]) -> str:

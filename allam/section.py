@@ -6,7 +6,7 @@ pretraining batch: a reader of a recipe must be able to tell the paper's numbers
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 class Section(BaseModel):
     """A frozen part of a recipe. Unknown keys are refused, so that a misspelt knob is never silently ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True, allow_inf_nan=False)
+
+
+# A name that people give to a source or a benchmark: it becomes a file's or folder's name, so it can't lead out of the artifact.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
 
 def paper(section: str, description: str, default: Any = ..., **constraints: Any) -> Any:

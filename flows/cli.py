@@ -95,6 +95,8 @@ def run(recipe: RecipeName, to: To = None, force: Force = None, cluster: Cluster
     signal.signal(signal.SIGTERM, _stop)
     from flows.server import prefect_server
 
+    if sys.stderr.isatty() and not os.environ.get("PREFECT_API_URL"):
+        print("starting a temporary Prefect server ...", file=sys.stderr, flush=True)
     try:
         with prefect_server(opened.store.root):
             from flows.pipeline import pipeline

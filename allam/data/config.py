@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from allam.section import FileRef, HeldOut, Section, assumed, paper
+from allam.section import FileRef, HeldOut, Name, Section, assumed, paper
 
 FilterName = Literal["language", "too_short", "spam", "stop_words"]
 PAPER_FILTERS: tuple[FilterName, ...] = ("language", "too_short", "spam", "stop_words")
@@ -17,7 +17,7 @@ DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", 
 class SourceConfig(Section):
     """One source of documents: where its files are, how to read them, and what they are."""
 
-    path: str = assumed("sources are files", "path or glob below `data.root`; files are read in sorted order")
+    path: str = assumed("sources are files", "path or glob below `data.root`; files are read in sorted order", min_length=1)
     language: Literal["en", "ar"] = paper("2.1", "language of the source; the language filter drops documents in any other")
     domain: DomainName = paper("2.1, Table 1", "row of Table 1 that the source counts towards")
     kind: Literal["natural", "translated"] = paper("2.1", "`translated` text is mixed and reported apart from natural text", "natural")
@@ -111,7 +111,7 @@ class DataConfig(Section):
 
     root: str | None = assumed(
         "where files lie is no part of identity", "folder below which all paths of the recipe lie; null: the sample that ships in the package", None)
-    sources: dict[str, SourceConfig] = paper("2.1", "the sources of text, by name")
+    sources: dict[Name, SourceConfig] = paper("2.1", "the sources of text, by name; in a recipe that extends another they replace the other's", min_length=1)
     held_out: HeldOut = assumed("the paper doesn't say", "documents kept out of training and tokenizers, for bits per byte", HeldOut())
     ingest: IngestConfig = assumed("sections are stages", "reading raw files", IngestConfig())
     filter: FilterConfig = paper("2.1", "quality filters", FilterConfig())

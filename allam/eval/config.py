@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from allam.section import FileRef, Section, assumed, paper
+from allam.section import FileRef, Name, Section, assumed, paper
 
 
 class BenchmarkConfig(Section):
@@ -25,7 +25,7 @@ class BenchmarkConfig(Section):
 class BenchmarksConfig(Section):
     """lm-eval on local benchmarks, and bits per byte, for one model."""
 
-    benchmarks: dict[str, BenchmarkConfig] = paper("4.1", "benchmarks by name", {})
+    benchmarks: dict[Name, BenchmarkConfig] = paper("4.1", "benchmarks by name", {})
     sequence_length: int = assumed("set by the pipeline to that of continued pretraining", "context of bits per byte, in tokens", 128, ge=2)
     max_new_tokens: int = assumed("short answers", "longest generated answer in tokens", 24, ge=1)
     chat: bool = assumed("set by the pipeline for aligned models", "wrap each generation question in the chat template", False)

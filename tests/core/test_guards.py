@@ -1,0 +1,74 @@
+"""Mistakes that would lead out of the data root or the artifact, or make something empty look done, are refused by name."""
+
+import json
+
+import pytest
+
+from allam.cluster import load_profile
+from allam.errors import UserError
+from allam.files import FileTable
+from allam.pipeline import make_plan
+from allam.recipe import load
+
+SOURCE = "{path: raw/en.jsonl, language: en, domain: books}"
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "", "we/b", "a b", ".hidden"])
+def test_a_sources_name_cannot_lead_out_of_the_artifact(name, tmp_path):
+    recipe = tmp_path / "evil.yaml"
+    recipe.write_text(f"extends: demo\nname: evil\ndata:\n  sources:\n    {json.dumps(name)}: {SOURCE}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"data\.sources"):
+        load(str(recipe))
+
+
+@pytest.mark.parametrize(("override", "field"), [
+    ("data.sources={}", "data.sources"), ("data.sources.web_en.path=''", "data.sources.web_en.path"),
+    ("train.continue.optimizer.learning_rate=.inf", "learning_rate"), ("eval.benchmarks.benchmarks.../x={path: a, type: generation, language: en}", "benchmarks"),
+])
+def test_what_would_be_empty_endless_or_outside_is_refused_by_its_field(override, field):
+    with pytest.raises(UserError, match=field):
+        load("demo", [override])
+
+
+def test_the_data_root_itself_is_no_source(tmp_path):
+    with pytest.raises(UserError, match="data root itself"):
+        FileTable(tmp_path).resolve("data.sources.all.path", ".")
+
+
+def test_a_recipe_that_extends_another_and_names_sources_has_these_alone(tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"extends: demo\nname: mine\ndata:\n  sources:\n    town: {SOURCE}\n", encoding="utf-8")
+    recipe = load(str(tmp_path / "mine.yaml"))
+    assert list(recipe.data.sources) == ["town"]
+    assert recipe.data.held_out == load("demo").data.held_out
+
+
+@pytest.mark.parametrize(("text", "told"), [("rank: 2", "did you mean 'ranks'"), ("ranks: 0", "ranks: input should be greater"), ("- a", "profile")])
+def test_a_broken_cluster_profile_is_told_field_by_field(text, told, tmp_path):
+    (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load_profile(str(tmp_path / "p.yaml"))
+    assert told in str(error.value)
+    assert "pydantic.dev" not in str(error.value)
+
+
+def test_a_profile_that_is_no_text_is_the_users_mistake(tmp_path):
+    (tmp_path / "p.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(UserError, match="not readable"):
+        load_profile(str(tmp_path / "p.yaml"))
+
+
+@pytest.mark.parametrize("content", ['{"patterns": {"x": ["zz"]}}', '{"patterns": 5}', "[1"])
+def test_a_damaged_lock_file_says_how_to_mend_it(content, tmp_path):
+    lock = tmp_path / "demo.lock.json"
+    lock.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="damaged") as error:
+        make_plan(load("demo"), lock_file=lock)
+    assert "allam lock" in str(error.value)
+
+
+def test_a_damaged_cache_of_checksums_costs_a_reading_and_nothing_else(tmp_path):
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    fresh = FileTable(tmp_path).resolve("f", "a.txt")
+    cache = tmp_path / "files.json"
+    cache.write_text(json.dumps({str(tmp_path / "a.txt"): 3}), encoding="utf-8")
+    assert FileTable(tmp_path, cache).resolve("f", "a.txt") == fresh
