@@ -111,9 +111,6 @@ def environment(folder: Path, profile: ClusterProfile) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
     }
     variables |= {name: str(profile.threads) for name in THREAD_VARIABLES}
-    # Idle threads of libgomp spin 300,000 rounds or so by default. With two trainings on two cores that cost three quarters of the speed (1.0 against
-    # 2.7 steps a second each); with 1,000 rounds one training alone keeps nine tenths of it.
-    variables.setdefault("GOMP_SPINCOUNT", "1000")
     for name in OFFLINE_VARIABLES:
         variables.setdefault(name, "1")
     return variables | profile.environment
