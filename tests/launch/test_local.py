@@ -29,10 +29,10 @@ bench.make("toy")
 
 
 def launcher(root: Path, **config: object) -> subprocess.Popen:
-    """A launcher in a process of its own, so that it can be killed."""
+    """A launcher in a process of its own, so that it can be killed; it hears Ctrl-C also where these tests run in the background, deaf to it."""
     here = Path(__file__).parent
     code = LAUNCH.format(paths=[str(here), str(here / "toy"), str(here.parents[1])], root=str(root), config=config)
-    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def wait_for(condition, seconds: float = 60) -> None:
