@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,11 +52,18 @@ class Server:
         return bool(self.api("/work_pools/filter", {}))
 
     def api(self, path: str, body: object = None) -> object:
-        """Calls the server's API."""
+        """Calls the server's API; asks again, as Prefect's own client does, where the server says 503 because its SQLite is locked for a moment."""
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data=content, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def answers(self) -> bool:
         """Whether the server is up."""
