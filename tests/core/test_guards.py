@@ -23,7 +23,8 @@ def test_a_sources_name_cannot_lead_out_of_the_artifact(name, tmp_path):
 
 @pytest.mark.parametrize(("override", "field"), [
     ("data.sources={}", "data.sources"), ("data.sources.web_en.path=''", "data.sources.web_en.path"),
-    ("train.continue.optimizer.learning_rate=.inf", "learning_rate"), ("eval.benchmarks.benchmarks.../x={path: a, type: generation, language: en}", "benchmarks"),
+    ("train.continue.optimizer.learning_rate=.inf", "learning_rate"),
+    ("eval.benchmarks.benchmarks.../x={path: a, type: generation, language: en}", "benchmarks"),
 ])
 def test_what_would_be_empty_endless_or_outside_is_refused_by_its_field(override, field):
     with pytest.raises(UserError, match=field):
