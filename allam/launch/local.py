@@ -137,9 +137,9 @@ def _watch(spec: StageSpec, process: subprocess.Popen[bytes], folder: Path, prof
     deadline, relay = time.monotonic() + profile.timeout_hours * 3600, _Relay(folder, report)
     while True:
         ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        relay()  # after the look at the process, so that the last state of one that has ended is passed on, however short its life
         if ended is not None:
             return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        relay()
         if time.monotonic() > deadline:
             raise StageFailed(f"{spec.name} ran longer than {profile.timeout_hours:g} hours and was stopped",
                               f"raise timeout_hours in the cluster profile and {RUN_AGAIN}")
