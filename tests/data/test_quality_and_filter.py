@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from allam.data.config import FilterConfig, SourceConfig
-from allam.data.filter import Judge
 from allam.data.quality import measure
+from allam.data.rules import Rules
 from allam.text.language import LanguageIdentifier
 
 THIRTY = ("Our neighbour has planted small trees in front of her house, and when they are tall enough, she wants to sit in their shade and read "
@@ -21,42 +21,43 @@ PROSE_AR = ("زرعت جارتنا أشجارًا صغيرة أمام بيتها
             "بقية أفراد العائلة من نومهم.")
 
 
-def judge(language: str = "en", **thresholds: float) -> Judge:
-    return Judge(FilterConfig(**thresholds), SourceConfig(path="x", language=language, domain="web"))
+def rules(language: str = "en", **thresholds: float) -> Rules:
+    return Rules(FilterConfig(**thresholds), SourceConfig(path="x", language=language, domain="web"))
 
 
 def test_a_document_of_exactly_30_words_is_kept_and_one_of_29_is_dropped() -> None:
-    assert judge().decide(THIRTY)[0] is None
-    assert judge().decide(THIRTY.replace(" every morning", " daily"))[:2] == ("too_short", "29 words")
+    assert rules().decide(THIRTY).reason is None
+    dropped = rules().decide(THIRTY.replace(" every morning", " daily"))
+    assert (dropped.reason, dropped.detail) == ("too_short", "29 words")
 
 
 def test_a_score_equal_to_the_threshold_is_kept_and_the_next_higher_threshold_drops_it() -> None:
     label, score = LanguageIdentifier.load(FilterConfig().language_model_sha256).identify(THIRTY)
     assert label == "en"
     assert 0.9 < score < 1
-    assert judge(min_language_score=score).decide(THIRTY)[0] is None
+    assert rules(min_language_score=score).decide(THIRTY).reason is None
     above = float(np.nextafter(np.float32(score), np.float32(2)))
-    assert judge(min_language_score=above).decide(THIRTY)[0] == "language"
+    assert rules(min_language_score=above).decide(THIRTY).reason == "language"
 
 
 def test_a_text_in_a_third_language_is_dropped_whatever_its_score() -> None:
-    reason, detail, _ = judge("ar", min_language_score=0.0).decide(PERSIAN)
-    assert reason == "language"
-    assert detail.startswith("fa ")
-    assert judge("en").decide(PROSE_AR)[0] == "language"
-    assert judge("ar").decide(PROSE_AR)[0] is None
+    decision = rules("ar", min_language_score=0.0).decide(PERSIAN)
+    assert decision.reason == "language"
+    assert decision.detail.startswith("fa ")
+    assert rules("en").decide(PROSE_AR).reason == "language"
+    assert rules("ar").decide(PROSE_AR).reason is None
 
 
 def test_the_first_failure_in_the_recipes_order_is_the_reason() -> None:
     for order, reason in ((("language", "too_short"), "language"), (("too_short", "language"), "too_short"), ((), None)):
         source = SourceConfig(path="x", language="en", domain="web", filters=order)
-        assert Judge(FilterConfig(), source).decide("سلام دنیا")[0] == reason
+        assert Rules(FilterConfig(), source).decide("سلام دنیا").reason == reason
 
 
 def test_code_and_formulas_pass_since_their_domains_have_no_filters() -> None:
     for domain in ("code", "math"):
         source = SourceConfig(path="x", language="en", domain=domain)
-        assert Judge(FilterConfig(), source).decide("x = y")[0] is None
+        assert Rules(FilterConfig(), source).decide("x = y").reason is None
 
 
 def test_prose_has_almost_no_spam_and_a_third_of_function_words() -> None:
@@ -82,8 +83,8 @@ def test_a_word_counts_as_spam_once_even_where_two_rules_meet() -> None:
 def test_a_spam_ratio_equal_to_the_threshold_is_kept() -> None:
     text = "#one #two #three and here is the rest of it"  # 3 of 10 words
     source = SourceConfig(path="x", language="en", domain="web", filters=("spam",))
-    assert Judge(FilterConfig(max_spam_ratio=0.3), source).decide(text)[0] is None
-    assert Judge(FilterConfig(max_spam_ratio=0.29), source).decide(text)[0] == "spam"
+    assert Rules(FilterConfig(max_spam_ratio=0.3), source).decide(text).reason is None
+    assert Rules(FilterConfig(max_spam_ratio=0.29), source).decide(text).reason == "spam"
 
 
 def test_stop_words_are_found_behind_punctuation_vowel_marks_and_conjunctions() -> None:
@@ -93,9 +94,9 @@ def test_stop_words_are_found_behind_punctuation_vowel_marks_and_conjunctions() 
 
 def test_lists_and_empty_talk_are_dropped_for_their_stop_words() -> None:
     source = SourceConfig(path="x", language="en", domain="web", filters=("stop_words",))
-    assert Judge(FilterConfig(), source).decide("kitchen table chair window curtain garden fence bicycle")[0] == "stop_words"
-    assert Judge(FilterConfig(), source).decide("and then it was that which they had been when he was there")[0] == "stop_words"
-    assert Judge(FilterConfig(), source).decide(THIRTY)[0] is None
+    assert Rules(FilterConfig(), source).decide("kitchen table chair window curtain garden fence bicycle").reason == "stop_words"
+    assert Rules(FilterConfig(), source).decide("and then it was that which they had been when he was there").reason == "stop_words"
+    assert Rules(FilterConfig(), source).decide(THIRTY).reason is None
 
 
 @pytest.mark.parametrize(("name", "language"), [("arabic/saudinewsnet", "ar"), ("arabic/hindawi_books", "ar"), ("english/english_books", "en")])
@@ -110,5 +111,5 @@ def test_good_real_prose_is_hardly_touched(name: str, language: str) -> None:
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         texts = [text for text in (json.loads(line)["text"] for line, _ in zip(lines, range(300), strict=False)) if len(text.split()) >= 30]
     source = SourceConfig(path="x", language=language, domain="web", filters=("spam", "stop_words"))
-    kept = [Judge(FilterConfig(), source).decide(text)[0] for text in texts].count(None)
+    kept = [Rules(FilterConfig(), source).decide(text).reason for text in texts].count(None)
     assert kept >= 0.98 * len(texts)

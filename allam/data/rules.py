@@ -1,0 +1,86 @@
+"""What decides about one document of natural text (paper §2.1): its source's filters, in the recipe's order, the first failure being the reason.
+
+    rules = Rules(FilterConfig(), source)
+    rules.decide("some text").reason        # None to keep it, else the name of the filter
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import pyarrow as pa
+
+from allam.data.config import FilterConfig, FilterName, SourceConfig
+from allam.data.quality import Measures, count_words, measure
+from allam.data.tables import dropped_line
+from allam.data.tally import Tally
+from allam.text.language import LanguageIdentifier, reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`reason` to drop the document, None to keep it; `detail` for people; `measured`, by name, what was measured until then."""
+
+    reason: FilterName | None
+    detail: str
+    measured: dict[str, float]
+
+
+class Rules:
+    """Decides about the documents of one source."""
+
+    def __init__(self, config: FilterConfig, source: SourceConfig) -> None:
+        self.config, self.source = config, source
+        self.names: tuple[FilterName, ...] = source.filter_names
+        self.identifier = identifier(config.language_model_sha256) if "language" in self.names else None
+
+    def decide(self, text: str) -> Decision:
+        """The decision about one text."""
+        measured: dict[str, float] = {"words": count_words(text)}
+        measures: Measures | None = None
+        for name in self.names:
+            if name in ("spam", "stop_words") and measures is None:
+                measures = measure(text, self.source.language)
+                measured |= {"spam_ratio": measures.spam_ratio, "stop_word_ratio": measures.stop_word_ratio}
+            detail = self._failure(name, text, measured, measures)
+            if detail is not None:
+                return Decision(name, detail, measured)
+        return Decision(None, "", measured)
+
+    def _failure(self, name: FilterName, text: str, measured: dict[str, float], measures: Measures | None) -> str | None:
+        """None where the text passes the filter, else the detail."""
+        config = self.config
+        if name == "language":
+            assert self.identifier is not None
+            label, score = self.identifier.identify(text)
+            measured["language_score"] = score if label == self.source.language else 0.0
+            passes = label == self.source.language and reaches(score, config.min_language_score)
+            return None if passes else f"{label or 'none'} {score:.4f}"
+        if name == "too_short":
+            return None if measured["words"] >= config.min_words else f"{int(measured['words'])} words"
+        assert measures is not None
+        if name == "spam":
+            return None if measures.spam_ratio <= config.max_spam_ratio else f"spam ratio {measures.spam_ratio:.4f}; most used: {measures.most_used or '-'}"
+        passes = config.min_stop_word_ratio <= measures.stop_word_ratio <= config.max_stop_word_ratio
+        return None if passes else f"stop-word ratio {measures.stop_word_ratio:.4f}"
+
+
+def sift(table: pa.Table, rules: Rules, tally: Tally) -> tuple[pa.Table, list[bytes]]:
+    """The documents of `table` that are kept, and a line about each that is dropped; everything is counted in `tally`."""
+    keep, dropped = [], []
+    for i, text in enumerate(table["text"].to_pylist()):
+        decision = rules.decide(text)
+        tally.add(decision.reason, decision.measured)
+        keep.append(decision.reason is None)
+        if decision.reason is not None:
+            dropped.append(dropped_line(table.slice(i, 1).to_pylist()[0], decision.reason, decision.detail))
+    kept = table.filter(pa.array(keep, pa.bool_()))
+    tally.keep(kept)
+    return kept, dropped
+
+
+@cache
+def identifier(sha256: str) -> LanguageIdentifier:
+    """One model a process; raises `UserError` for another model than the recipe's."""
+    return LanguageIdentifier.load(sha256)
