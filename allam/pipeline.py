@@ -45,7 +45,7 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "ingest": Stage("data", "allam.data.ingest", IngestConfig),
     "filter": Stage("data", "allam.data.filter", FilterConfig),
-    "dedup": Stage("data", "allam.data.dedup", DedupConfig),
+    "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=2),
     "translate": Stage("data", "allam.data.translate", TranslateConfig),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),

@@ -86,13 +86,31 @@ class FilterConfig(Section):
     max_stop_word_ratio: float = assumed("the paper names no threshold", "documents with a larger share of stop words say nothing", 0.75, ge=0, le=1)
 
 
+KeepRule = Literal["longest", "newest", "metadata"]
+FoldName = Literal["alef", "hamza", "ya", "ta_marbuta"]  # allam.text.forms.Fold
+
+
 class DedupConfig(Section):
     """Duplicate URLs and exact duplicates (§2.1); fuzzy matching was found too harsh there."""
 
     order: tuple[str, ...] = assumed(
-        "a key has no order of names, but the first of duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
-    url: bool = paper("2.1", "drop documents whose normalised URL was met before", True)
-    exact: bool = paper("2.1", "drop documents whose text, in its comparison form, was met before", True)
+        "a key has no order of names, but the first of equally good duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
+    url: bool = paper("2.1", "drop documents whose normalised URL another document has", True)
+    exact: bool = paper("2.1", "drop documents whose text, in its comparison form, another document has", True)
+    keep: tuple[KeepRule, ...] = assumed(
+        "a page fetched several times is often cut or empty in some of them; between equal texts the recipe's order says which source is trusted more",
+        "which of several duplicates is kept: that with the `longest` text (in its comparison form), the `newest` date, the most `metadata` (URL, title, "
+        "date, licence); a later rule decides among the equals of an earlier one, and last the recipe's order", ("longest",))
+    folds: tuple[FoldName, ...] = assumed(
+        "two spellings of a letter are rarely all that differs between copies of a text",
+        "letters whose variants count as one when texts are compared: `alef` (أإآٱ), `hamza` (ؤئ as ء), `ya` (ى as ي), `ta_marbuta` (ة as ه)", ())
+
+    @model_validator(mode="after")
+    def _no_rule_twice(self) -> DedupConfig:
+        for field in ("keep", "folds"):
+            if len(set(getattr(self, field))) != len(getattr(self, field)):
+                raise ValueError(f"{field} names something twice: {', '.join(getattr(self, field))}")
+        return self
 
 
 class TranslateConfig(Section):

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from allam.data.config import TranslateConfig
-from allam.data.keep import Drops, Shards, write_kept
-from allam.data.signatures import Signatures, find_repeats, save_array, signatures
+from allam.data.drops import Drops, Shards
+from allam.data.keep import write_kept
+from allam.data.signatures import Signatures, save_array, signatures
 from allam.data.tables import count_rows, read_tables, source_shards
 from allam.data.tasks import Meter, run_tasks
 from allam.text.forms import comparison_form
@@ -32,10 +33,9 @@ def run(config: TranslateConfig, inputs: dict[str, Path], out: Path) -> dict[str
     originals: Shards = [(path.parent.name, path) for path in sorted((inputs["originals"] / "documents").glob("*/*.parquet"))] if shards else []
     _run(work, "originals", partial(_sign_originals, originals, work), originals)
     _run(work, "translations", partial(_sign_translations, shards, work), shards)
-    drops = Drops(shards)
+    drops = Drops(shards, work)
     _check_against_originals(config, drops, _Lengths([_path(work, "originals", i) for i in range(len(originals))]), work)
-    repeats = find_repeats([_path(work, "texts", i) for i in range(len(shards))], left_out=drops.masks())
-    drops.add_repeats("duplicate_text", repeats)
+    drops.add_repeats("duplicate_text", [_path(work, "texts", i) for i in range(len(shards))])
     return write_kept(out, shards, sources, drops)
 
 

@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 # Harakat, tanwin, shadda, sukun and other combining marks, superscript alef, Quranic marks (not the signs U+06DD, U+06DE, U+06E9,
 # which are no marks on letters), extended marks, and tatweel.
 _MARKS = re.compile("[\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u08ca-\u08e1\u08e3-\u08ff\u0640]+")
+_WORD = re.compile(r"\w+")
+
+Fold = Literal["alef", "hamza", "ya", "ta_marbuta"]
+ALL_FOLDS: tuple[Fold, ...] = get_args(Fold)
+# Letters that writers take for each other. A seat of hamza becomes the bare hamza: مسؤول and مسئول are one word.
+FOLDS: dict[Fold, tuple[tuple[str, str], ...]] = {
+    "alef": (("أ", "ا"), ("إ", "ا"), ("آ", "ا"), ("ٱ", "ا")),
+    "hamza": (("ؤ", "ء"), ("ئ", "ء")),
+    "ya": (("ى", "ي"), ("ی", "ي")),
+    "ta_marbuta": (("ة", "ه"),),
+}
+_DIGITS = tuple((chr(zero + i), str(i)) for zero in (0x0660, 0x06F0) for i in range(10))
 
 
 def without_marks(text: str) -> str:
@@ -19,8 +33,24 @@ def without_marks(text: str) -> str:
     return text if text.isascii() else _MARKS.sub("", text)
 
 
-def comparison_form(text: str) -> str:
-    """NFKC (which folds presentation forms), without diacritics and tatweel, every run of white space one space, none at the ends."""
+def comparison_form(text: str, folds: Iterable[Fold] = ()) -> str:
+    """NFKC (which folds presentation forms), without diacritics and tatweel, every run of white space one space, none at the ends.
+
+    `folds` names the letters whose variants are taken for one, too.
+    """
     if not text.isascii():
-        text = _MARKS.sub("", unicodedata.normalize("NFKC", text))
+        text = _MARKS.sub("", unicodedata.normalize("NFKC", text))  # returns at once what is normal already
+        for fold in folds:
+            text = _replaced(text, FOLDS[fold])
     return " ".join(text.split())
+
+
+def comparison_words(text: str) -> list[str]:
+    """The words of a text for finding quotations: letters and digits alone, without case, all variants of Arabic letters and digits folded."""
+    return _WORD.findall(_replaced(comparison_form(text, ALL_FOLDS), () if text.isascii() else _DIGITS).casefold())
+
+
+def _replaced(text: str, pairs: Iterable[tuple[str, str]]) -> str:
+    for variant, letter in pairs:  # str.replace finds nothing in a tenth of the time that a translation table takes
+        text = text.replace(variant, letter)
+    return text

@@ -2,27 +2,33 @@
 
     normalise_url("HTTPS://www.Example.com:443/a%7Eb/?utm_source=x#top") == normalise_url("http://example.com/a~b")
 
-Folded: scheme http and https, case of the host, `www.`, default port, user information, percent-encoding, international domain names, dot
-segments, fragment, tracking parameters, slash at the end. The order of parameters is kept, since some sites read meaning into it.
-The form is for comparing, not for fetching.
+Folded: scheme http and https, case of the host, `www.`, default port, user information, percent-encoding (unreserved characters bare, the rest
+%XX in capitals), international domain names (as Unicode, as punycode or percent-encoded), dot segments, fragment, tracking parameters and session
+ids, slash at the end. Kept: fragments that begin with `!` or `/`, since they are pages of sites that route in the browser; other parameters and
+their order, since some sites read meaning into it; case of paths; `index.html`, doubled slashes, since they may be pages of their own.
+A broken address is compared as it stands. The form is for comparing, not for fetching.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 TRACKING = frozenset([
     "fbclid", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "msclkid", "yclid", "twclid", "ttclid", "igshid", "igsh", "mc_cid", "mc_eid", "mkt_tok",
     "_hsenc", "_hsmi", "hsctatracking", "_ga", "_gl", "_openstat", "vero_id", "vero_conv", "wickedid", "oly_anon_id", "oly_enc_id", "rb_clickid",
     "s_cid", "cmpid", "ref_src", "ref_url", "spm",
+    "pk_campaign", "pk_kwd", "pk_keyword", "pk_source", "pk_medium", "pk_content", "pk_cid",  # not all of pk_: a primary key tells pages apart
+    "at_medium", "at_campaign", "at_campaign_type", "at_format", "at_platform", "at_creation", "at_variant", "at_ptr_name", "at_bbc_team",
+    "phpsessid", "jsessionid",
 ])
-TRACKING_PREFIXES = ("utm_", "pk_", "mtm_", "hsa_", "at_")
+TRACKING_PREFIXES = ("utm_", "mtm_", "hsa_", "at_custom", "at_link_", "aspsessionid")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]|]+")
+_SESSION = re.compile(r";jsessionid=[^/?#]*", re.IGNORECASE)
 _HOST_FIRST = re.compile(r"(?:[\w-]+\.)+[\w-]+(?::\d+)?(?:[/?#]|$)")
 
 
@@ -43,13 +49,16 @@ def normalise_url(url: str) -> str:
     scheme = parts.scheme.lower()
     port_text = f":{port}" if port is not None and port != _DEFAULT_PORTS.get(scheme) else ""
     prefix = "" if scheme in ("http", "https") else f"{scheme}:"
-    path = _without_dot_segments(_percent(parts.path)).rstrip("/")
+    path = _without_dot_segments(_percent(parts.path if ";" not in parts.path else _SESSION.sub("", parts.path))).rstrip("/")
     query = "&".join(_percent(pair) for pair in parts.query.split("&") if pair and not _is_tracking(pair))
-    return f"{prefix}//{host}{port_text}{path}" + (f"?{query}" if query else "")
+    fragment = f"#{_percent(parts.fragment)}" if parts.fragment.startswith(("!", "/")) else ""
+    return f"{prefix}//{host}{port_text}{path}" + (f"?{query}" if query else "") + fragment
 
 
 @lru_cache(maxsize=65536)
 def _host(host: str) -> str:
+    if "%" in host:
+        host = unquote(host)
     host = host.lower().rstrip(".").removeprefix("www.")
     if host.isascii():
         return host

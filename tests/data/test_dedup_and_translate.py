@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 from data_stages import stage
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allam.data import signatures as module
 from allam.data.config import DedupConfig, SourceConfig, TranslateConfig
-from allam.data.signatures import find_repeats, save_array, signatures
+from allam.data.drops import Drops, read_drops
+from allam.data.signatures import Repeats, save_array, signatures
 from allam.data.tables import read_dropped
 from allam.documents import Document, read_documents, shard_path, write_documents
 
@@ -84,22 +88,79 @@ def test_a_copy_of_a_dropped_translation_is_kept_and_a_copy_of_a_kept_one_is_not
     assert found == {"t1": "orphan_translation", "t2": None, "t3": "duplicate_text"}
 
 
-@given(st.lists(st.lists(st.sampled_from(["", "a", "b", "c", "d", "e"]), max_size=8), max_size=5), st.integers(1, 4))
-def test_repeats_are_found_as_a_plain_loop_finds_them_however_many_parts(files: list[list[str]], rows_at_once: int) -> None:
-    import tempfile
-    from unittest.mock import patch
+VALUES = st.tuples(st.sampled_from(["", "a", "b", "c", "d", "e"]), st.integers(0, 3))
 
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(VALUES, max_size=8), max_size=5), st.integers(1, 4), st.sets(st.integers(0, 12)))
+def test_repeats_are_found_as_a_plain_loop_finds_them_however_many_parts(files: list[list[tuple[str, int]]], rows_at_once: int, left_out: set[int]) -> None:
+    starts = np.cumsum([0, *map(len, files)]).tolist()
     with tempfile.TemporaryDirectory() as folder, patch.object(module, "ROWS_AT_ONCE", rows_at_once):
         paths = [Path(folder) / f"{i}.npy" for i in range(len(files))]
         for path, values in zip(paths, files, strict=True):
-            save_array(path, signatures(values))
-        found = find_repeats(paths)
-    seen: dict[str, int] = {}
-    number = 0
-    for values, rows in zip(files, found, strict=True):
-        for value, row in zip(values, rows.tolist(), strict=True):
-            assert row == (seen.get(value, -1) if value else -1)
-            if value:
-                seen.setdefault(value, number)
-            number += 1
-    assert all(rows.dtype == np.int64 for rows in found)
+            ranks = np.array([rank for _, rank in values], np.uint64).reshape(-1, 1)
+            save_array(path, np.hstack([signatures(value for value, _ in values), ranks]))
+        repeats = Repeats(paths, Path(folder) / "work", lambda i: np.array([starts[i] + row in left_out for row in range(len(files[i]))], bool))
+        found = [[rows.tolist() for rows in repeats.of(i)] for i in range(len(files))]
+    everything = [value for values in files for value in values]
+    groups: dict[str, list[int]] = {}
+    for number, (value, _) in enumerate(everything):
+        if value and number not in left_out:
+            groups.setdefault(value, []).append(number)
+    best = {value: min(rows, key=lambda row: (-everything[row][1], row)) for value, rows in groups.items()}
+    expected = sorted((row, best[value]) for value, rows in groups.items() for row in rows if row != best[value])
+    assert len(repeats) == len(expected)
+    assert [(row + starts[i], original) for i, pair in enumerate(found) for row, original in zip(*pair, strict=True)] == expected
+
+
+def test_two_signatures_that_share_their_first_half_are_two(tmp_path: Path) -> None:
+    save_array(tmp_path / "0.npy", np.array([[7, 1], [7, 2], [7, 2], [7, 3], [7, 1], [8, 0]], np.uint64))
+    assert [rows.tolist() for rows in Repeats([tmp_path / "0.npy"], tmp_path / "work").of(0)] == [[2, 4], [1, 0]]
+
+
+def test_the_first_reason_stands_and_drops_come_back_in_the_order_of_rows(tmp_path: Path) -> None:
+    base = write(tmp_path / "in", *(document(str(i), f"text {i}") for i in range(6)))
+    drops = Drops([("a", base / "documents" / "a" / "00000.parquet")], tmp_path)
+    for reason, rows in (("first", (1, 4)), ("second", (0, 1, 5))):
+        for row in rows:
+            drops.add(0, row, reason, f"{reason} {row}")
+    drops.flush()
+    expected = [(0, "second", "second 0"), (1, "first", "first 1"), (4, "first", "first 4"), (5, "second", "second 5")]
+    assert list(read_drops(tmp_path, 0)) == expected
+    assert drops.mask(0).tolist() == [True, True, False, False, True, True]
+    assert list(read_drops(tmp_path, 1)) == []
+
+
+def test_of_one_page_the_longest_text_is_kept_and_of_equal_texts_the_recipes_first(tmp_path: Path) -> None:
+    pages = (document("cut", "Short version", url="http://e.com/a"), document("whole", "The whole of the page", url="http://e.com/a#top"),
+             document("padded", "Cut " + " " * 50 + "again", url="http://e.com/a"))
+    kept, dropped = dedup(tmp_path / "x", *pages)
+    assert kept == ["whole"]
+    assert dropped == {"cut": ("duplicate_url", "as whole"), "padded": ("duplicate_url", "as whole")}
+    vocalised = (document("plain", "كتاب جديد"), document("marked", "كِتَابٌ جَدِيدٌ"))
+    assert dedup(tmp_path / "y", *vocalised)[0] == ["plain"]
+    assert dedup(tmp_path / "z", *reversed(vocalised))[0] == ["marked"]
+
+
+def test_which_duplicate_is_kept_is_a_rule_of_the_recipe(tmp_path: Path) -> None:
+    found = [Document("old", "same", "a", "en", "web", "natural", url="http://e.com/1", title="T", date="2024-03-09"),
+             Document("new", "same", "a", "en", "web", "natural", url="http://e.com/2", date="2024-10-01T10:00:00Z"),
+             Document("undated", "same", "a", "en", "web", "natural", url="http://e.com/3", date="yesterday")]
+    assert dedup(tmp_path / "a", *found, keep=("newest",))[0] == ["new"]
+    assert dedup(tmp_path / "b", *found, keep=("metadata", "newest"))[0] == ["old"]
+    assert dedup(tmp_path / "c", *reversed(found), keep=())[0] == ["undated"]
+
+
+@pytest.mark.parametrize(("fold", "one", "other"), [
+    ("alef", "إلى أحمد آخر", "الى احمد اخر"),
+    ("hamza", "مسؤول", "مسئول"), ("ya", "على المستشفى", "علي المستشفي"), ("ta_marbuta", "مكتبة المدرسة", "مكتبه المدرسه")])
+def test_variants_of_letters_count_as_one_only_where_the_recipe_says_so(tmp_path: Path, fold: str, one: str, other: str) -> None:
+    found = (document("1", one), document("2", other))
+    assert dedup(tmp_path / "x", *found)[0] == ["1", "2"]
+    assert dedup(tmp_path / "y", *found, folds=(fold,))[1] == {"2": ("duplicate_text", "as 1")}
+    assert [d.text for d in read_documents(tmp_path / "y" / "out" / "documents")] == [one]
+
+
+def test_a_rule_or_a_letter_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="folds names something twice: ya, ya"):
+        DedupConfig(folds=("ya", "ya"))
