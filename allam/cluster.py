@@ -30,6 +30,10 @@ class ClusterProfile(BaseModel):
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one rank, at most")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage")
     checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints of a training stage, in seconds")
+    max_english_rise: float | None = Field(None, gt=0, description="while training: largest rise of held-out English bits per byte over the stage's "
+                                           "start, as a share (0.05 is 5%); measured every `eval_every` steps; null: not watched")
+    on_english_rise: Literal["warn", "stop"] = Field("warn", description="above `max_english_rise`: a warning in the log, or the stage stops; it goes on "
+                                                     "from its last checkpoint under a profile that allows more")
     timeout_hours: float = Field(24.0, gt=0, description="after this a stage's processes are stopped and it fails")
     retries: int = Field(1, ge=0, description="how often a stage that failed (not by the user's mistake) is tried again")
     peak_tflops: float = Field(0.1, gt=0, description="of one device at the training precision, for estimates")

@@ -69,7 +69,7 @@ class Ours:
         for _ in range(steps):
             step = next(self.steps)
             self.losses.append(self.trainer.step(list(batch_of(step)), loss, denominator=SEQUENCES * LENGTH).loss)
-            self.trainer.log((step + 1) * SEQUENCES * LENGTH)
+            self.trainer.log((step + 1) * SEQUENCES * LENGTH, LENGTH)
         return steps * SEQUENCES * LENGTH / (time.perf_counter() - start)
 
 

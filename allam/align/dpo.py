@@ -28,6 +28,7 @@ from allam.engine.device import Ranks, join
 from allam.engine.loss import token_losses
 from allam.engine.model import load_model, save_generation_config, save_model
 from allam.engine.schedule import OptimizerSettings
+from allam.engine.stability import count_spikes
 from allam.engine.trainer import Trainer
 from allam.errors import UserError
 from allam.progress import Progress
@@ -72,14 +73,15 @@ def run(config: DpoConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
     for step in trainer.steps():
         batch = sorted((pairs[i] for i in batch_numbers(len(pairs), config.global_batch, config.seed, step)), key=lambda p: p.length)
         result = trainer.step(batch, loss, denominator=len(batch))
-        tokens += sum(p.tokens for p in batch)
-        trainer.log(tokens=tokens, **{name: result.sums[name] / len(batch) for name in LOGGED})
+        batch_tokens = sum(p.tokens for p in batch)
+        tokens += batch_tokens
+        trainer.log(tokens=tokens, sequence_length=batch_tokens / (2 * len(batch)), **{name: result.sums[name] / len(batch) for name in LOGGED})
     rows, _ = trainer.finish(out)
     save_model(out / "model", model.config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)
     if not trainer.ranks.first:
         return {}
     save_generation_config(out / "model", stop_ids(tokenizer), tokenizer.bos_id, tokenizer.pad_id)
-    return {"pairs": len(pairs), "pairs_too_long": too_long, "steps": total_steps, "tokens": tokens} | _summary(rows)
+    return {"pairs": len(pairs), "pairs_too_long": too_long, "steps": total_steps, "tokens": tokens} | _summary(rows) | {"spikes": count_spikes(rows)}
 
 
 def preference_loss(beta: float) -> Any:

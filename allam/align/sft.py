@@ -19,6 +19,7 @@ from allam.chat.template import stop_ids
 from allam.engine.loss import token_losses
 from allam.engine.model import load_model, save_generation_config, save_model
 from allam.engine.schedule import OptimizerSettings
+from allam.engine.stability import count_spikes
 from allam.engine.trainer import Trainer
 from allam.errors import UserError
 from allam.text.tokenizer import Tokenizer
@@ -38,15 +39,17 @@ def run(config: SftConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
     for step in trainer.steps():
         batch = sorted((examples[i] for i in batch_numbers(len(examples), config.global_batch, config.seed, step)), key=lambda e: len(e.ids))
         trainer.step(batch, masked_loss, denominator=sum(e.trained_tokens for e in batch))
-        tokens += sum(len(e.ids) for e in batch)
-        trainer.log(tokens=tokens)
+        batch_tokens = sum(len(e.ids) for e in batch)
+        tokens += batch_tokens
+        trainer.log(tokens=tokens, sequence_length=batch_tokens / len(batch))
     rows, _ = trainer.finish(out)
     save_model(out / "model", model.config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)
     if not trainer.ranks.first:
         return {}
     save_generation_config(out / "model", stop_ids(tokenizer), tokenizer.bos_id, tokenizer.pad_id)
     return {"conversations": conversations, "samples": len(examples), "turns_too_long": left_out, "steps": total_steps, "tokens": tokens,
-            "trained_tokens": config.epochs * sum(e.trained_tokens for e in examples), "first_loss": rows[0]["loss"], "last_loss": rows[-1]["loss"]}
+            "trained_tokens": config.epochs * sum(e.trained_tokens for e in examples), "first_loss": rows[0]["loss"], "last_loss": rows[-1]["loss"],
+            "spikes": count_spikes(rows)}
 
 
 def masked_loss(model: PreTrainedModel, examples: list[Example]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import resource
 import socket
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -100,6 +102,13 @@ def _fix_arithmetic(threads: int, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a pass over every new tensor
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that this process has held so far: the device's on a GPU, else the resident set."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _set_environment() -> None:

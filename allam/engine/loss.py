@@ -17,17 +17,25 @@ IGNORED = -100
 
 
 def token_losses(model: PreTrainedModel, ids_BT: Tensor, targets_BT: Tensor, attention_mask_BT: Tensor | None = None,
-                 whole_logits: int = WHOLE_LOGITS) -> Tensor:
+                 whole_logits: int = WHOLE_LOGITS, positions_BT: Tensor | None = None) -> Tensor:
     """The loss of each target in nats, fp32, of shape [B, T]; zero where the target is `IGNORED` (-100).
 
     `targets_BT` are already shifted: targets[b, t] is what should follow ids[b, :t+1]. Only positions with a target meet the output matrix.
+    With `positions_BT` (and no mask) attention ends where positions begin again: see `document_positions`.
     """
-    states_BTD = model.base_model(input_ids=ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
+    states_BTD = model.base_model(input_ids=ids_BT, attention_mask=attention_mask_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
     wanted_BT = targets_BT != IGNORED
     if bool(wanted_BT.all()):
         return _chunked(model, states_BTD.flatten(0, 1), targets_BT.flatten(), whole_logits).view_as(targets_BT)
     losses_N = _chunked(model, states_BTD[wanted_BT], targets_BT[wanted_BT], whole_logits)
     return torch.zeros(targets_BT.shape, dtype=torch.float32, device=targets_BT.device).masked_scatter(wanted_BT, losses_N)
+
+
+def document_positions(ids_BT: Tensor, bos_id: int) -> Tensor:
+    """Positions that begin again at each BOS, [B, T]; from them transformers makes a mask that keeps attention within a document."""
+    index_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    starts_BT = torch.where(ids_BT == bos_id, index_T, 0).cummax(dim=1).values
+    return index_T - starts_BT
 
 
 def _chunked(model: PreTrainedModel, states_ND: Tensor, targets_N: Tensor, whole_logits: int) -> Tensor:

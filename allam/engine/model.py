@@ -94,6 +94,13 @@ def _name_shards(folder: Path, written: list[list[str]], total_bytes: int) -> No
                                     "weight_map": {tensor: name for name, tensors in zip(names, written, strict=True) for tensor in tensors}})
 
 
+def flops_per_token(config: PretrainedConfig, parameters: int, sequence_length: float) -> float:
+    """Floating-point operations of one token, forward and backward, by the rule of `allam.train.estimate`: 6 for each parameter that multiplies (an
+    untied input embedding only looks up), and 6·L·H·S for causal attention. Activations that are computed again are not counted."""
+    looked_up = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
+    return 6.0 * (parameters - looked_up) + 6.0 * config.num_hidden_layers * config.hidden_size * sequence_length
+
+
 def save_generation_config(folder: Path, eos_ids: list[int], bos_id: int, pad_id: int | None) -> None:
     """Which tokens end a generation; greedy by default, so that a run can be repeated."""
     ends = eos_ids if len(eos_ids) > 1 else eos_ids[0]

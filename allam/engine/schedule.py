@@ -18,6 +18,7 @@ class OptimizerSettings:
     schedule: ScheduleName = "constant"
     final_learning_rate: float = 0.0
     warmup_steps: int = 0
+    state_warmup_steps: int = 0
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.95
@@ -28,9 +29,13 @@ class OptimizerSettings:
 def learning_rate(settings: OptimizerSettings, step: int, total_steps: int) -> float:
     """The learning rate of step number `step` (from 0) of `total_steps`.
 
-    Warm-up rises linearly and reaches the peak at step `warmup_steps - 1`; cosine and linear reach the final rate at the last step.
+    It is 0 for `state_warmup_steps`, in which only Adam's moments grow; then the schedule begins. Warm-up rises linearly and reaches the peak at its
+    last step; cosine and linear reach the final rate at the last step.
     """
     peak, final = settings.learning_rate, settings.final_learning_rate
+    if step < settings.state_warmup_steps:
+        return 0.0
+    step, total_steps = step - settings.state_warmup_steps, total_steps - settings.state_warmup_steps
     if step < settings.warmup_steps:
         return peak * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":

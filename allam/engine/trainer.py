@@ -4,7 +4,7 @@
     for step in trainer.steps():                                # goes on after the last good checkpoint
         batch = [rows[i] for i in order_of(step)]               # the WHOLE global batch, the same on every rank, a pure function of the step
         result = trainer.step(batch, loss, denominator=len(batch))
-        trainer.log(tokens=..., extra=result.sums["extra"])     # one line of metrics.jsonl
+        trainer.log(tokens=..., sequence_length=..., extra=result.sums["extra"])     # one line of metrics.jsonl
     save_model(out / "model", config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)      # allam.engine.model
     trainer.finish(out)                                         # copies metrics.jsonl, evals.jsonl and telemetry.jsonl to `out`
 
@@ -37,9 +37,11 @@ from transformers import PreTrainedModel
 
 from allam.cluster import ClusterProfile, execution
 from allam.engine import checkpoint
-from allam.engine.device import Ranks, join
+from allam.engine.device import Ranks, join, peak_memory_bytes
 from allam.engine.logs import JsonLines
+from allam.engine.model import flops_per_token
 from allam.engine.schedule import OptimizerSettings, learning_rate
+from allam.engine.stability import StabilityMonitor
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
 from allam.progress import Progress
@@ -79,6 +81,7 @@ class Trainer:
         self._checkpoints = work / CHECKPOINTS
         self._logs = {name: JsonLines(work / name, self.ranks.first) for name in (METRICS, EVALS, TELEMETRY)}
         self.parameters = sum(p.numel() for p in model.parameters())
+        self._config = model.config
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps,
                                ranks=self.ranks)
@@ -86,8 +89,10 @@ class Trainer:
         self._step = self.start_step
         self._result: StepResult | None = None
         self._terminated = self._stop = self._save = False
-        self._saved_at = self._measured_at = time.monotonic()
-        self._measured_tokens: int | None = None
+        self._monitor = StabilityMonitor(self._logs[METRICS].rows())
+        self._saved_at = time.monotonic()
+        self._speed: _Speed | None = None
+        self._waited = 0.0
 
     # --- the loop --------------------------------------------------------------------------------------------------------------
 
@@ -208,23 +213,51 @@ class Trainer:
             print(f"resumed from {Path(found['folder']).name}", flush=True)
         return int(found["step"])
 
-    def log(self, tokens: int, **more: Any) -> None:
-        """Writes the last step's line of metrics.jsonl; `tokens` counts from the start of training."""
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """What runs within counts as the time that this rank waits for data."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - start
+
+    def log(self, tokens: int, sequence_length: float, **more: Any) -> None:
+        """Writes the last step's line of metrics.jsonl, marked where loss or gradient norm spiked; every few seconds one of telemetry.jsonl.
+
+        `tokens` counts from the start of training; `sequence_length` is the (mean) length that attention ran over, for the count of FLOPs.
+        """
         result = self._result
         assert result is not None, "log() comes after step()"
-        self._logs[METRICS].add({"step": result.step + 1, "tokens": tokens, "loss": _short(result.loss), "grad_norm": _short(result.grad_norm),
-                                 "learning_rate": _short(result.learning_rate), **{k: _short(v) if isinstance(v, float) else v for k, v in more.items()}})
+        row = {"step": result.step + 1, "tokens": tokens, "loss": _short(result.loss), "grad_norm": _short(result.grad_norm),
+               "learning_rate": _short(result.learning_rate), **{k: _short(v) if isinstance(v, float) else v for k, v in more.items()}}
+        if spikes := self._monitor.add(row):
+            row["spikes"] = spikes
+        self._logs[METRICS].add(row)
         now = time.monotonic()
-        if self._measured_tokens is None:  # the first step of a process warms up
-            self._measured_at, self._measured_tokens = now, tokens
-        elif now - self._measured_at >= SECONDS_BETWEEN_TELEMETRY or result.step + 1 == self.total_steps:
-            rate = (tokens - self._measured_tokens) / max(now - self._measured_at, 1e-9)
-            self._logs[TELEMETRY].add({"step": result.step + 1, "tokens": tokens, "tokens_per_second": round(rate, 1)})
-            self._measured_at, self._measured_tokens = now, tokens
+        if self._speed is None:  # the first step of a process warms up
+            self._speed = _Speed(now, tokens, self._waited)
+        elif now - self._speed.time >= SECONDS_BETWEEN_TELEMETRY or result.step + 1 == self.total_steps:
+            self._logs[TELEMETRY].add({"step": result.step + 1, "tokens": tokens, **self._telemetry(self._speed, now, tokens, sequence_length)})
+            self._speed = _Speed(now, tokens, self._waited)
+
+    def _telemetry(self, since: _Speed, now: float, tokens: int, sequence_length: float) -> dict[str, float]:
+        """Speed since the last line: tokens a second over all ranks, TFLOP/s a device, utilisation of the profile's peak, peak memory of this rank,
+        and the share of the time that this rank waited for data."""
+        seconds = max(now - since.time, 1e-9)
+        rate = (tokens - since.tokens) / seconds
+        tflops = rate * flops_per_token(self._config, self.parameters, sequence_length) / self.ranks.world_size / 1e12
+        return {"tokens_per_second": round(rate, 1), "tflops_per_device": _short(tflops), "utilisation": _short(tflops / self.profile.peak_tflops),
+                "peak_memory_bytes": peak_memory_bytes(self.ranks.device), "data_wait_share": round((self._waited - since.waited) / seconds, 4)}
 
     def log_eval(self, step: int, tokens: int, **values: Any) -> None:
         """Writes a line of evals.jsonl: a measurement after `step` steps (0: before the first)."""
         self._logs[EVALS].add({"step": step, "tokens": tokens, **values})
+
+    def evals(self) -> list[dict[str, Any]]:
+        """The measurements so far, the same on every rank."""
+        rows: Any = self.ranks.broadcast(self._logs[EVALS].rows())
+        return rows  # type: ignore[no-any-return]
 
     def finish(self, out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Copies the logs to the artifact; returns the rows of metrics.jsonl and of evals.jsonl (none on all ranks but the first)."""
@@ -233,6 +266,15 @@ class Trainer:
             if self.ranks.first:
                 shutil.copyfile(log.path, out / name)
         return self._logs[METRICS].rows(), self._logs[EVALS].rows()
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Where the clock, the tokens and the waiting stood at the last line of telemetry."""
+
+    time: float
+    tokens: int
+    waited: float
 
 
 def _part(items: Sequence[T], i: int, n: int) -> Sequence[T]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from allam.engine.stability import count_spikes
 from allam.report.lines import Line, Span, line_chart, running_mean, staged_chart
 from allam.report.read import MODELS, TRAINED, Artifacts
 from allam.report.words import COMPONENTS, LANGUAGES, compact, model_name
@@ -25,8 +26,9 @@ def loss_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
         if records:
             panels.append({
                 "stage": stage, "title": PANELS[stage], "steps": len(records), "tokens": tokens_of(records),
-                "first": records[0]["loss"], "last": _mean([r["loss"] for r in records[-max(1, len(records) // 20):]]),
-                "rate": _rates(records), "speed": _speed(artifacts, stage), "loss": _loss_chart(stage, records), "norm": _norm_chart(stage, records)})
+                "spikes": count_spikes(records), "first": records[0]["loss"], "last": _mean([r["loss"] for r in records[-max(1, len(records) // 20):]]),
+                "rate": _rates(records), "speed": _median(artifacts, stage, "tokens_per_second"),
+                "utilisation": _median(artifacts, stage, "utilisation"), "loss": _loss_chart(stage, records), "norm": _norm_chart(stage, records)})
     return panels or None
 
 
@@ -39,10 +41,10 @@ def _rates(records: list[dict[str, Any]]) -> tuple[float, float] | None:
     return (max(rates), rates[-1]) if rates else None
 
 
-def _speed(artifacts: Artifacts, stage: str) -> float | None:
-    """The median of the measured tokens a second."""
-    speeds = sorted(r["tokens_per_second"] for r in artifacts.lines(stage, "telemetry.jsonl") if isinstance(r.get("tokens_per_second"), (int, float)))
-    return speeds[len(speeds) // 2] if speeds else None
+def _median(artifacts: Artifacts, stage: str, name: str) -> float | None:
+    """The median of a measurement in telemetry.jsonl."""
+    values = sorted(r[name] for r in artifacts.lines(stage, "telemetry.jsonl") if isinstance(r.get(name), (int, float)))
+    return values[len(values) // 2] if values else None
 
 
 def tokens_of(records: list[dict[str, Any]]) -> int:

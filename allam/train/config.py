@@ -87,6 +87,7 @@ class OptimizerConfig(Section):
     schedule: Literal["constant", "cosine", "linear", "wsd"] = paper("2.2", "shape of the learning rate after warm-up", "constant")
     final_learning_rate: float = assumed("used by all schedules but constant", "learning rate at the last step", 0.0, ge=0)
     warmup_steps: int = assumed("the paper found warm-up of little effect", "steps from 0 to the peak learning rate", 0, ge=0)
+    state_warmup_steps: int = paper("2.2", "optimizer-state warm-up: first steps with learning rate 0, in which only Adam's moments grow", 0, ge=0)
     weight_decay: float = assumed("Llama 2's", "decoupled weight decay of matrices", 0.1, ge=0)
     beta1: float = assumed("Llama 2's", "decay of the first moment", 0.9, ge=0, lt=1)
     beta2: float = assumed("Llama 2's", "decay of the second moment", 0.95, ge=0, lt=1)
@@ -104,6 +105,7 @@ class PhaseConfig(Section):
     optimizer: OptimizerConfig = paper("2.2", "optimizer and schedule", OptimizerConfig())
     mix: MixConfig = paper("2.1, Table 1", "mixture of this phase")
     eval_every: int = assumed("continuous evaluation (Figure 8)", "steps between measurements of held-out bits per byte; 0: only at the end", 0, ge=0)
+    attend_across_documents: bool = assumed("Llama 2 packs so", "whether a token sees the documents before its own in the same sequence", True)
     seed: int = assumed("any", "seed of the weights", 0)
 
     @property

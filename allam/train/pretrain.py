@@ -18,13 +18,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from allam.artifacts import write_json
+from allam.cluster import ClusterProfile
 from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.device import join
-from allam.engine.loss import token_losses
+from allam.engine.loss import document_positions, token_losses
 from allam.engine.model import load_model, new_model, save_model
 from allam.engine.schedule import OptimizerSettings
+from allam.engine.stability import count_spikes
 from allam.engine.trainer import Trainer
-from allam.errors import UserError
+from allam.errors import StageFailed, UserError
 from allam.text.tokenizer import Tokenizer
 from allam.train.config import PretrainStageConfig
 from allam.train.pack import COMPONENTS, HELD_OUT
@@ -49,14 +51,15 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     def evaluate(step: int) -> None:
         values = {c: round(bits_per_byte(model, tokenizer, found, windows.length, trainer.ranks, trainer.call), 6) for c, found in texts.items()}
         trainer.log_eval(step, step * tokens_a_step, bits_per_byte=values)
+        _watch_english(trainer.profile, trainer.evals(), step)
 
     if trainer.start_step == 0:
         evaluate(0)
-    loss = _loss_by_component(windows)
+    loss = _loss_by_component(windows, trainer, None if phase.attend_across_documents else tokenizer.bos_id)
     for step in trainer.steps():
         batch = list(range(step * phase.global_batch, (step + 1) * phase.global_batch))
         result = trainer.step(batch, loss, denominator=tokens_a_step)
-        trainer.log((step + 1) * tokens_a_step, loss_by_component={
+        trainer.log((step + 1) * tokens_a_step, windows.length, loss_by_component={
             c: float(f"{result.sums[c] / result.sums[f'{c}_tokens']:.6g}") for c in windows.components if result.sums[f"{c}_tokens"]})
         if phase.eval_every and (step + 1) % phase.eval_every == 0 and step + 1 < trainer.total_steps:
             evaluate(step + 1)
@@ -68,7 +71,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     write_generation_config(out / "model", tokenizer)
     ledger = write_ledger(out, windows)
     return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.parameters,
-            "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]},
+            "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}, "spikes": count_spikes(rows),
             "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger}
 
 
@@ -84,12 +87,31 @@ def _check(model: PreTrainedModel, tokenizer: Tokenizer, windows: Windows) -> No
         raise UserError(f"sequence_length {windows.length} is longer than the model's {longest} positions", "shorten sequence_length in the recipe")
 
 
-def _loss_by_component(windows: Windows) -> Callable[[PreTrainedModel, list[int]], tuple[Tensor, dict[str, Tensor]]]:
-    """The sum of token losses of a micro-batch of sequence numbers, and its parts by language and kind."""
+def _watch_english(profile: ClusterProfile, evals: list[dict[str, Any]], step: int) -> None:
+    """Says so, or stops the stage, where held-out English got worse than the profile allows."""
+    english = [row["bits_per_byte"]["en"] for row in evals if "en" in row["bits_per_byte"]]
+    if profile.max_english_rise is None or not english:
+        return
+    rise = english[-1] / english[0] - 1
+    if rise <= profile.max_english_rise:
+        return
+    told = (f"step {step}: held-out English rose from {english[0]:.4f} to {english[-1]:.4f} bits per byte (+{rise:.1%}), "
+            f"more than the profile's max_english_rise of {profile.max_english_rise:.1%}")
+    if profile.on_english_rise == "stop":
+        raise StageFailed(told, "give English a larger share or lower the learning rate; or raise max_english_rise in the profile and run again")
+    print(f"warning: {told}", flush=True)
+
+
+def _loss_by_component(windows: Windows, trainer: Trainer,
+                       bos_id: int | None) -> Callable[[PreTrainedModel, list[int]], tuple[Tensor, dict[str, Tensor]]]:
+    """The sum of token losses of a micro-batch of sequence numbers, and its parts by language and kind. With `bos_id` attention stays within documents."""
 
     def loss(model: PreTrainedModel, numbers: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        tokens = torch.from_numpy(np.stack([windows[i] for i in numbers])).to(model.device)
-        losses_B = token_losses(model, tokens[:, :-1], tokens[:, 1:]).sum(dim=1)
+        with trainer.waiting_for_data():
+            tokens = torch.from_numpy(np.stack([windows[i] for i in numbers])).to(model.device)
+        ids_BT = tokens[:, :-1]
+        positions_BT = None if bos_id is None else document_positions(ids_BT, bos_id)
+        losses_B = token_losses(model, ids_BT, tokens[:, 1:], positions_BT=positions_BT).sum(dim=1)
         components_B = torch.tensor([windows.component(i) for i in numbers], device=losses_B.device)
         sums = {}
         for i, name in enumerate(windows.components):

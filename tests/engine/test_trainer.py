@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_training import GLOBAL_BATCH, LENGTH, batch_of, launch, loss, make_trainer, outcome, train
+from tiny_training import CONFIG, GLOBAL_BATCH, LENGTH, batch_of, launch, loss, make_trainer, outcome, train
 
 from allam.cluster import ClusterProfile
 from allam.engine import checkpoint
+from allam.engine.model import flops_per_token
+from allam.engine.stability import count_spikes
 from allam.errors import StageFailed
 
 RARELY = ClusterProfile(threads=1, checkpoint_seconds=1e6)
@@ -29,7 +34,7 @@ def _stop_after(work: Path, steps: int, profile: ClusterProfile = RARELY) -> Non
     trainer = make_trainer(work, STEPS, profile)
     for step in trainer.steps():
         trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
-        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH)
+        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
         if step + 1 == steps:
             trainer.save(steps)
             return
@@ -168,5 +173,50 @@ def test_killed_again_and_again_a_process_ends_with_the_weights_of_an_undisturbe
     assert last["weights"] == whole["weights"]
 
 
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def _newest_step(work: Path) -> int:
     return max((int(p.name.split("-")[1]) for p in (work / "checkpoints").glob("step-*") if not p.name.endswith(".tmp")), default=0)
+
+
+def test_a_spike_is_marked_in_the_metrics_and_a_resumed_run_judges_alike(tmp_path: Path) -> None:
+    steps, spike = 40, 36
+
+    def spiked(step: int) -> Callable[..., Any]:
+        factor = 50.0 if step == spike else 1.0
+        return lambda model, items: (loss(model, items)[0] * factor, {})
+
+    def walk(work: Path, until: int) -> list[dict[str, Any]]:
+        trainer = make_trainer(work, steps, RARELY)
+        for step in trainer.steps():
+            trainer.step(batch_of(step), spiked(step), denominator=GLOBAL_BATCH * LENGTH)
+            trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
+            if step + 1 == until:
+                trainer.save(until)
+                return []
+        return trainer.finish(_folder(work / "out"))[0]
+
+    whole = walk(tmp_path / "whole", 0)
+    assert "loss" in whole[spike]["spikes"]
+    assert count_spikes(whole) == {"loss": 1, "grad_norm": sum("grad_norm" in row.get("spikes", ()) for row in whole)}
+    walk(tmp_path / "cut", 35)
+    assert walk(tmp_path / "cut", 0) == whole
+
+
+def test_telemetry_tells_speed_utilisation_memory_and_waiting(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 3, RARELY)
+    for step in trainer.steps():
+        with trainer.waiting_for_data():
+            time.sleep(0.05)
+        trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
+    trainer.finish(_folder(tmp_path / "out"))
+    [row] = [json.loads(line) for line in (tmp_path / "out" / "telemetry.jsonl").read_text().splitlines()]
+    flops = flops_per_token(CONFIG, trainer.parameters, LENGTH)
+    assert row["tflops_per_device"] == pytest.approx(row["tokens_per_second"] * flops / 1e12, rel=1e-3)
+    assert row["utilisation"] == pytest.approx(row["tflops_per_device"] / RARELY.peak_tflops, rel=1e-3)
+    assert row["peak_memory_bytes"] > 50e6
+    assert 0 < row["data_wait_share"] < 1

@@ -55,7 +55,7 @@ def train(trainer: Trainer) -> dict[str, Any]:
     losses, norms = [], []
     for step in trainer.steps():
         result = trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
-        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH)
+        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
         losses.append(result.loss)
         norms.append(result.grad_norm)
     weights = dict(trainer.weights())

@@ -46,7 +46,7 @@ def train(work: Path, steps: int, checkpoint_seconds: float) -> dict[str, Any]:
     losses = []
     for step in trainer.steps():
         losses.append(trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH).loss)
-        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH)
+        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
     digest = hashlib.sha256(b"".join(w.numpy().tobytes() for _, w in trainer.weights())).hexdigest()
     return {"losses": losses, "weights": digest, "resumed": trainer.start_step, "device": trainer.ranks.device.type}
 

@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from allam.cluster import ClusterProfile
 from allam.engine.bits_per_byte import bits_per_byte
-from allam.engine.loss import token_losses
+from allam.engine.loss import document_positions, token_losses
 from allam.engine.model import load_model, new_model, save_model
 from allam.engine.schedule import OptimizerSettings, learning_rate
-from allam.errors import UserError
+from allam.errors import StageFailed, UserError
 from allam.files import FileTable
 from allam.section import HeldOut
 from allam.text.tokenizer import Tokenizer
@@ -96,6 +96,36 @@ def test_continuation_starts_where_the_extended_base_stands(path: TrainingPath) 
     measured = bits_per_byte(load_model(path.extended / "model"), Tokenizer.load(path.merged), texts, LENGTH)
     first = json.loads((path.continued / "evals.jsonl").read_text().splitlines()[0])
     assert (first["step"], first["bits_per_byte"]["ar"]) == (0, pytest.approx(measured, rel=1e-5))
+
+
+def test_attention_can_be_kept_within_a_document() -> None:
+    model = new_model(LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2), 0)
+    first, second = torch.tensor([[1, 7, 8, 9, 10, 2]]), torch.tensor([[1, 20, 21, 22, 2, 1, 30, 31, 32]])
+    packed = torch.cat([first, second], dim=1)
+    positions = document_positions(packed, bos_id=1)
+    assert positions.tolist() == [[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    targets = packed.roll(-1, dims=1)
+    with torch.no_grad():
+        apart = token_losses(model, packed, targets, positions_BT=positions)
+        across = token_losses(model, packed, targets)
+        alone = token_losses(model, second[:, 5:], targets[:, 11:])
+    assert torch.allclose(apart[:, 11:], alone, atol=1e-5)
+    assert not torch.allclose(across[:, 11:], alone, atol=1e-3)
+
+
+def test_training_stops_where_english_gets_worse_than_the_profile_allows(path: TrainingPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    arabic = {"components": {"ar": 1.0}, "domains": {"ar": {"web": 1.0}}, "max_epochs": 20}
+    plan = MixStageConfig.model_validate(arabic | {"tokens": 6000, "sequence_length": LENGTH, "global_batch": BATCH})
+    order = tmp_path / "mix"
+    (order / "work").mkdir(parents=True)
+    mix.run(plan, {"pack": path.packs}, order)
+    config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(6000, arabic, eval_every=10))
+    inputs = {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": order, "held_out": path.packs}
+    profile = ClusterProfile(threads=1, max_english_rise=0.01, on_english_rise="stop")
+    monkeypatch.setenv("ALLAM_CLUSTER", profile.model_dump_json())
+    with pytest.raises(StageFailed, match=r"held-out English rose from .* more than the profile's max_english_rise of 1.0%"):
+        pretrain.run(config, inputs, tmp_path)
 
 
 def test_evaluations_come_before_at_intervals_and_after(path: TrainingPath) -> None:
@@ -249,6 +279,12 @@ def test_a_sharded_model_loads_as_it_was_saved(small_model: Any, tmp_path: Path,
 def test_schedules_warm_up_and_end_at_the_final_rate(schedule: Any, expected: list[float]) -> None:
     settings = OptimizerSettings(learning_rate=1.0, schedule=schedule, final_learning_rate=0.1, warmup_steps=2)
     assert [learning_rate(settings, step, 13) for step in (0, 1, 2, 7, 12)] == pytest.approx(expected)
+
+
+def test_state_warm_up_keeps_the_rate_at_zero_and_shifts_the_schedule() -> None:
+    settings = OptimizerSettings(learning_rate=1.0, schedule="linear", final_learning_rate=0.1, warmup_steps=2)
+    later = OptimizerSettings(learning_rate=1.0, schedule="linear", final_learning_rate=0.1, warmup_steps=2, state_warmup_steps=3)
+    assert [learning_rate(later, step, 16) for step in range(16)] == [0.0] * 3 + [learning_rate(settings, step, 13) for step in range(13)]
 
 
 def test_the_estimate_counts_the_parameters_of_the_real_model(small_model: Any) -> None:
