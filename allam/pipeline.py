@@ -46,7 +46,7 @@ STAGES: dict[str, Stage] = {
     "ingest": Stage("data", "allam.data.ingest", IngestConfig),
     "filter": Stage("data", "allam.data.filter", FilterConfig),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=2),
-    "translate": Stage("data", "allam.data.translate", TranslateConfig),
+    "translate": Stage("data", "allam.data.translate", TranslateConfig, version=2),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),
     "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig),

@@ -122,6 +122,21 @@ class TranslateConfig(Section):
     drop_orphans: bool = paper("2.1", "drop translations whose English source was not kept: the paper's sources are part of its English data", True)
     min_length_ratio: float = assumed("Arabic is about as long as English in characters", "characters of the translation over those of its source", 0.3, gt=0)
     max_length_ratio: float = assumed("Arabic is about as long as English in characters", "characters of the translation over those of its source", 3.0, gt=0)
+    min_language_score: float = assumed(
+        "half of what the paper asks of web text: sentences and technical text score lower (docs/data.md)",
+        "language-identification score for Arabic below which a translation is dropped; 0: not looked at", 0.5, ge=0, le=1)
+    language_model_sha256: str = assumed("the model decides what is kept, so it is identity", "SHA-256 of the fastText model lid.176.ftz",
+                                         "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83")
+    max_loop_share: float = assumed(
+        "a loop is the most common failure of translating models; real pairs have none (docs/data.md)",
+        "share of words in a phrase said four times or more in a row, beyond the source's own, above which a translation is dropped", 0.1, ge=0, le=1)
+    max_untranslated_share: float = assumed(
+        "technical text keeps up to a tenth (docs/data.md)",
+        "share of the source's words in small letters (names and acronyms have capitals) left in the translation above which it is dropped", 0.2, ge=0, le=1)
+    max_lost_numbers_share: float = assumed(
+        "of real pairs with two numbers or more none loses more than half (docs/data.md)",
+        "share of the source's numbers above 12 that are missing in the translation above which it is dropped", 0.5, ge=0, le=1)
+    min_numbers: int = assumed("a single year may stand in words", "sources with fewer numbers are not checked for lost ones", 2, ge=1)
 
 
 class DataConfig(Section):

@@ -19,7 +19,7 @@ REASONS = {  # what the chart puts together, in the order in which a document me
     "spam": ("spam",),
     "stop words": ("stop_words",),
     "duplicates": ("duplicate_url", "duplicate_text"),
-    "translation": ("orphan_translation", "length_ratio"),
+    "translation": ("orphan_translation", "length_ratio", "output_language", "repetition", "untranslated", "numbers_lost"),
 }
 COLOURS = ("k1", "k2", "k3", "k4", "k5", "k6", "k7")
 EXPLAINED = {
@@ -29,6 +29,8 @@ EXPLAINED = {
     "spam": "repeated lines, links, hashtags or one over-used word", "stop_words": "too few or too many function words for prose",
     "duplicate_url": "a page met before, by its normalised address", "duplicate_text": "a text met before, in its comparison form",
     "orphan_translation": "the English original was not kept", "length_ratio": "far longer or shorter than its original",
+    "output_language": "the translation is not Arabic by language identification", "repetition": "a phrase said over and over, as the original does not",
+    "untranslated": "too many of the original's words are left as they were", "numbers_lost": "numbers of the original are missing",
 }
 EXAMPLES_A_REASON, RECORDS_READ = 2, 3000  # of one file: the first of each reason are shown, and no more of the file is read than this
 

@@ -1,4 +1,4 @@
-"""Which of two duplicates is kept, and which translations stand."""
+"""Which of two duplicates is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allam.data import signatures as module
-from allam.data.config import DedupConfig, SourceConfig, TranslateConfig
+from allam.data.config import DedupConfig
 from allam.data.drops import Drops, read_drops
 from allam.data.signatures import Repeats, save_array, signatures
 from allam.data.tables import read_dropped
@@ -59,33 +59,6 @@ def test_each_comparison_can_be_left_out(tmp_path: Path) -> None:
     found = (document("1", "one", url="http://e.com"), document("2", "one", url="http://e.com"))
     assert dedup(tmp_path / "x", *found, url=False)[1] == {"2": ("duplicate_text", "as 1")}
     assert dedup(tmp_path / "y", *found, url=False, exact=False)[0] == ["1", "2"]
-
-
-def translate(tmp_path: Path, *documents: Document, **fields: Any) -> dict[str, str | None]:
-    """The reason for each document, None where it is kept."""
-    originals = write(tmp_path / "originals", document("e1", "x" * 100), document("e2", "y" * 100))
-    out = tmp_path / "out"
-    sources = {d.source: SourceConfig(path="x", language="ar", domain="web", kind="translated") for d in documents}
-    stage("translate", TranslateConfig(sources=sources, **fields), {"documents": write(tmp_path / "in", *documents), "originals": originals}, out)
-    found: dict[str, str | None] = {d.id: None for d in read_documents(out / "documents")}
-    return found | {row["id"]: row["reason"] for path in (out / "dropped").iterdir() for row in read_dropped(path)}
-
-
-def test_a_translation_stands_with_its_source_and_within_the_length_ratios(tmp_path: Path) -> None:
-    found = translate(tmp_path, *(document(f"t{n}", chr(ord("a") + i) * n, "t", of="e1") for i, n in enumerate((29, 30, 300, 301))))
-    assert found == {"t29": "length_ratio", "t30": None, "t300": None, "t301": "length_ratio"}
-
-
-def test_orphans_are_dropped_unless_the_recipe_keeps_them(tmp_path: Path) -> None:
-    found = (document("t1", "نص", "t", of="gone"), document("t2", "ن" * 90, "t", of="e2"))
-    assert translate(tmp_path / "x", *found) == {"t1": "orphan_translation", "t2": None}
-    assert translate(tmp_path / "y", *found, drop_orphans=False) == {"t1": None, "t2": None}
-
-
-def test_a_copy_of_a_dropped_translation_is_kept_and_a_copy_of_a_kept_one_is_not(tmp_path: Path) -> None:
-    text = "كلام " * 15
-    found = translate(tmp_path, document("t1", text, "t", of="gone"), document("t2", text, "t", of="e1"), document("t3", text.replace(" ", "\n"), "u", of="e2"))
-    assert found == {"t1": "orphan_translation", "t2": None, "t3": "duplicate_text"}
 
 
 VALUES = st.tuples(st.sampled_from(["", "a", "b", "c", "d", "e"]), st.integers(0, 3))
