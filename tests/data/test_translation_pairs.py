@@ -141,6 +141,7 @@ def test_a_copy_of_a_dropped_translation_is_kept_and_a_copy_of_a_kept_one_is_not
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real pairs at {REAL}")
 def test_no_professional_translation_of_wikipedia_falls() -> None:
-    rows = [json.loads(line) for line in gzip.open(REAL / "xquad_paragraphs_en_ar.jsonl.gz")]
+    with gzip.open(REAL / "xquad_paragraphs_en_ar.jsonl.gz") as lines:
+        rows = [json.loads(line) for line in lines]
     rules = PairRules(TranslateConfig())
     assert [rules.decide(row["en"], row["ar"]) for row in rows if rules.decide(row["en"], row["ar"]).reason] == []
