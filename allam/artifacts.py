@@ -5,6 +5,7 @@
         ...             the stage's outputs
         work/           scratch that survives a crash, so that the stage resumes; removed after the manifest is written
         log.txt, progress.json, error.json      for people; not part of the result
+        job.sh, slurm.json                      where Slurm runs it: the job's script and its id
         manifest.json   written last, by an atomic rename
 
 `key = sha256(canonical JSON of {kind, version, config, inputs})`, so that a plan knows every key before anything runs.
@@ -31,7 +32,8 @@ from allam.errors import ArtifactError, UserError
 
 MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK = (
     "manifest.json", "job.json", "log.txt", "progress.json", "error.json", ".lock", "work")
-NOT_OUTPUT = {MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK}
+SCRIPT, SUBMITTED, SUBMITTING = "job.sh", "slurm.json", ".submitting"  # a Slurm job's script, its id, and the lock of whoever submits it
+NOT_OUTPUT = {MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK, SCRIPT, SUBMITTED, SUBMITTING}
 KEY_DIGITS_IN_PATH = 16
 
 

@@ -8,12 +8,66 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from allam.errors import UserError, did_you_mean
+
+# What may stand in a job's script: nothing that ends a line, quotes, or makes a shell or Slurm read on (no $, `, ;, %, blanks, backslashes).
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:/@+=-]*$")]
+Constraint = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,*&|!()\[\]-]*$")]
+Duration = Annotated[str, StringConstraints(pattern=r"^(\d+-\d{1,2}(:\d{1,2}){0,2}|\d+(:\d{1,2}){0,2})$")]
+Memory = Annotated[str, StringConstraints(pattern=r"^\d+[KMGT]?$")]
+Option = Annotated[str, StringConstraints(pattern=r"^--[a-z][a-z-]*(=[A-Za-z0-9_.,:/@+*=\[\]()&|-]+)?$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+OneLine = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
+OURS = ("array", "chdir", "comment", "dependency", "error", "job-name", "no-requeue", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable",
+        "requeue", "signal", "test-only", "wait", "wrap")  # options that the launcher sets or relies on
+
+
+class Slurm(BaseModel):
+    """How jobs are submitted to Slurm; only read where `launcher` is `slurm`. docs/slurm.md is the guide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stages: Literal["all", "ranks"] = Field("all", description="which stages are jobs: all, or only those with ranks (training), the others on this machine")
+    nodes: int = Field(1, ge=1, description="nodes of a stage with ranks, which are spread evenly over them; other stages get one")
+    account: Word | None = Field(None, description="sbatch's --account")
+    partition: Word | None = Field(None, description="sbatch's --partition, of every stage that computes with a model")
+    cpu_partition: Word | None = Field(None, description="partition of the other stages (data, tokenizers, packs, reports); null: the same one")
+    qos: Word | None = Field(None, description="sbatch's --qos")
+    constraint: Constraint | None = Field(None, description="sbatch's --constraint, of stages that compute with a model")
+    time_limit: Duration | None = Field(None, description="sbatch's --time; a stage that needs longer saves and requeues itself. null: the partition's")
+    gpus_per_node: int | None = Field(None, ge=1, description="sbatch's --gpus-per-node of stages with ranks; a model on one process gets one. null: none")
+    cpus_per_task: int | None = Field(None, ge=1, description="sbatch's --cpus-per-task; null: `threads` for a rank, else `workers` or `threads`")
+    memory: Memory | None = Field(None, description="sbatch's --mem, of a node, such as 900G; 0: all of it; null: the partition's default")
+    exclusive: bool = Field(False, description="whole nodes for stages with ranks (sbatch's --exclusive)")
+    modules: tuple[Word, ...] = Field((), description="environment modules to load, in this order")
+    container: tuple[OneLine, ...] = Field((), description="words before the worker's command, such as apptainer, exec, --nv, /images/allam.sif")
+    srun: tuple[Option, ...] = Field((), description="more options of srun, such as pyxis's --container-image=/images/allam.sqsh")
+    python: OneLine = Field("", description="the interpreter on the nodes (in the container); empty: this one")
+    options: tuple[Option, ...] = Field((), description="more options of sbatch, such as --reservation=paper")
+    lines: tuple[OneLine, ...] = Field((), description="lines of bash for the job's script, before the worker starts; they run as they stand")
+    requeue: bool = Field(True, description="may Slurm and the job itself put it back into the queue: node failure, preemption, the time limit")
+    signal_seconds: int = Field(300, ge=10, le=65535, description="seconds before the time limit to save and requeue; more than a step and a checkpoint take")
+    restarts: int = Field(3, ge=0, description="how often a job starts its ranks again in the same allocation after one was killed")
+    poll_seconds: float = Field(30.0, gt=0, description="time between looks at the queue; controllers of large clusters like few")
+
+    @field_validator("time_limit", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        if isinstance(value, int):
+            raise ValueError(f"{value} is a number, since YAML reads 24:00:00 as one; write it in quotes, as in \"24:00:00\"")
+        return value
+
+    @model_validator(mode="after")
+    def _leaves_the_launchers_options_alone(self) -> Slurm:
+        taken = [option for option in self.options if option.removeprefix("--").partition("=")[0] in OURS]
+        if taken:
+            raise ValueError(f"options has {taken[0]}, which the launcher sets itself; leave it out")
+        return self
 
 
 class ClusterProfile(BaseModel):
@@ -22,7 +76,7 @@ class ClusterProfile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("laptop", description="shown in plans and logs", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    launcher: Literal["local"] = Field("local", description="`local` starts worker processes on this machine")
+    launcher: Literal["local", "slurm"] = Field("local", description="`local` starts worker processes on this machine, `slurm` submits jobs")
     ranks: int = Field(1, ge=1, description="processes of a training stage; they share the global batch")
     threads: int = Field(2, ge=1, description="compute threads of one rank; results are bit-identical for the same number")
     workers: int = Field(2, ge=1, description="processes of a data stage")
@@ -41,7 +95,25 @@ class ClusterProfile(BaseModel):
     device_watts: float = Field(30.0, gt=0, description="power of one device under load, for estimates")
     pue: float = Field(1.0, ge=1, description="power usage effectiveness of the site, for estimates")
     kg_co2_per_kwh: float = Field(0.4, ge=0, description="carbon intensity of the electricity, for estimates")
-    environment: dict[str, str] = Field(default_factory=dict, description="extra environment variables of the workers; no secrets here")
+    environment: dict[VariableName, str] = Field(default_factory=dict, description="extra environment variables of the workers; no secrets here")
+    slurm: Slurm = Field(default_factory=Slurm, description="how jobs are submitted, where `launcher` is `slurm`")
+
+    @model_validator(mode="after")
+    def _ranks_fit_the_nodes(self) -> ClusterProfile:
+        if self.launcher != "slurm":
+            return self
+        if self.ranks % self.slurm.nodes:
+            raise ValueError(f"ranks ({self.ranks}) don't divide by slurm.nodes ({self.slurm.nodes}); make ranks a multiple of the nodes")
+        a_node = self.ranks // self.slurm.nodes
+        if self.slurm.gpus_per_node is not None and self.slurm.gpus_per_node != a_node:
+            raise ValueError(f"{a_node} ranks a node want as many GPUs, and slurm.gpus_per_node is {self.slurm.gpus_per_node}; make ranks nodes times GPUs")
+        if self.device == "cuda" and self.slurm.gpus_per_node is None and not any(o.startswith("--g") for o in self.slurm.options):
+            raise ValueError("device is cuda and no GPU is asked for; set slurm.gpus_per_node, or --gres in slurm.options")
+        return self
+
+    def is_job(self, ranks: bool) -> bool:
+        """Whether a stage, with ranks or without, is a job of Slurm's."""
+        return self.launcher == "slurm" and (ranks or self.slurm.stages == "all")
 
 
 def load_profile(name_or_path: str | None) -> ClusterProfile:
@@ -65,8 +137,11 @@ def load_profile(name_or_path: str | None) -> ClusterProfile:
 def _explain(detail: Any) -> str:
     field = ".".join(str(part) for part in detail["loc"]) or "profile"
     if detail["type"] == "extra_forbidden":
-        return f"{field}: unknown key; {did_you_mean(field, ClusterProfile.model_fields)}"
-    message = str(detail["msg"])
+        known = Slurm.model_fields if detail["loc"][0] == "slurm" else ClusterProfile.model_fields
+        return f"{field}: unknown key; {did_you_mean(str(detail['loc'][-1]), known)}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return message if field == "profile" else f"{field}: {message}"
     return f"{field}: {message[0].lower()}{message[1:]}, not {detail['input']!r}"
 
 

@@ -36,6 +36,10 @@ class StageFailed(AllamError):
     """A stage could not finish: disk, memory, a lost node, an input that is too damaged. Running again resumes it."""
 
 
+class StageCancelled(StageFailed):
+    """Somebody ended a stage on purpose, in Slurm: it isn't tried again by itself."""
+
+
 class ArtifactError(AllamError):
     """An artifact on disk is missing, damaged or not what its manifest says."""
 

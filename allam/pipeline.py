@@ -40,6 +40,7 @@ class Stage:
     config: type[Section]
     version: int = 1
     ranks: bool = False  # runs on all ranks of the cluster profile, not on one process
+    device: bool = False  # one process that computes with a model
 
 
 STAGES: dict[str, Stage] = {
@@ -59,12 +60,12 @@ STAGES: dict[str, Stage] = {
     "continue": Stage("train", "allam.train.pretrain", PretrainStageConfig, ranks=True),
     "curate": Stage("align", "allam.align.curate", CurateConfig),
     "sft": Stage("align", "allam.align.sft", SftConfig, ranks=True),
-    "sample": Stage("align", "allam.align.sample", SampleConfig),
+    "sample": Stage("align", "allam.align.sample", SampleConfig, device=True),
     "review": Stage("align", "allam.align.review", ReviewConfig),
     "dpo": Stage("align", "allam.align.dpo", DpoConfig, ranks=True),
     "export": Stage("train", "allam.train.export", ExportConfig),
-    "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig),
-    "judge": Stage("eval", "allam.eval.judge", JudgeConfig),
+    "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig, device=True),
+    "judge": Stage("eval", "allam.eval.judge", JudgeConfig, device=True),
     "votes": Stage("eval", "allam.eval.votes", VotesConfig),
     "report": Stage("report", "allam.report.build", ReportConfig),
 }

@@ -148,13 +148,17 @@ def reference() -> str:
 
 def _profile() -> list[str]:
     """The fields of a cluster profile, which are no part of a recipe."""
-    lines = ["## ClusterProfile", "", f"No part of a recipe: the YAML file that `--cluster` names. {_docstring(ClusterProfile)}", "",
-             "| field | type | default | meaning |", "|---|---|---|---|"]
-    for name, field in fields(ClusterProfile):
-        value = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]
-        kind = "mapping of names to text" if typing.get_origin(field.annotation) is dict else type_name(field.annotation)
-        bounds = limits(field)
-        lines.append(f"| `{name}` | {_cell(kind)}{', ' + bounds if bounds else ''} | `{_yaml(value)}` | {_cell(field.description or '')} |")
+    lines = []
+    for section, path in sections(ClusterProfile).items():
+        where = f"`{path}` of a cluster profile." if path else "No part of a recipe: the YAML file that `--cluster` names."
+        lines += [f"## {section.__name__}", "", f"{where} {_docstring(section)}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
+        for name, field in fields(section):
+            value = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]
+            default = "its defaults" if isinstance(value, BaseModel) else f"`{_yaml(value)}`"
+            kind = "mapping of names to text" if typing.get_origin(field.annotation) is dict else type_name(field.annotation)
+            bounds = limits(field)
+            lines.append(f"| `{name}` | {_cell(kind)}{', ' + bounds if bounds else ''} | {default} | {_cell(field.description or '')} |")
+        lines += [""]
     return lines
 
 

@@ -132,7 +132,11 @@ class _PeakMemory:
 
 
 def _report(folder: Path, error: BaseException) -> int:
-    """Writes error.json for whoever started the worker, and the traceback to the log; returns the exit status."""
+    """Writes error.json for whoever started the worker, and the traceback to the log; returns the exit status.
+
+    "again" there says that the reason lies outside this process: it was ended, or a rank lost its peers; a Slurm job then starts its ranks again.
+    """
+    again = False
     if isinstance(error, AllamError):
         message, remedy, status = error.message, error.remedy, error.exit_code
     elif _disk_is_full(error):
@@ -143,12 +147,14 @@ def _report(folder: Path, error: BaseException) -> int:
         message, remedy, status = "out of memory", "lower micro_batch or workers in the cluster profile and run again", 1
     elif isinstance(error, (KeyboardInterrupt, SystemExit)):
         message, remedy, status = "stopped from outside", "run the same command again; the stage goes on where it was", 1
+        again = True
     else:
+        again = isinstance(error, RuntimeError) and int(os.environ.get("WORLD_SIZE", "1")) > 1  # what torch raises when a peer is gone
         message = f"{type(error).__name__}: {error}"
         remedy, status = f"the traceback stands in {folder / LOG}", 1
     traceback.print_exception(error)
     try:
-        write_json(folder / ERROR, {"message": message, "remedy": remedy, "exit_code": status})
+        write_json(folder / ERROR, {"message": message, "remedy": remedy, "exit_code": status, "again": again})
     except OSError:
         print(f"error: {message}\n  -> {remedy}", file=sys.stderr, flush=True)
     return status

@@ -24,7 +24,8 @@ from allam.costs import training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
 from allam.files import lock_path, write_lock
 from allam.history import explain, record, remade
-from allam.launch.local import Made, job, make
+from allam.launch import make
+from allam.launch.folder import Made, job
 from allam.pipeline import make_plan
 from allam.recipe import load, locate, packaged
 from allam.worker import git_revision, versions

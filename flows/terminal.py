@@ -17,7 +17,7 @@ from rich.text import Text
 from allam.artifacts import Manifest, Store
 from allam.errors import AllamError
 from allam.history import Status
-from allam.launch.local import Made
+from allam.launch.folder import Made
 from allam.pipeline import Plan
 from allam.train.estimate import Estimate
 from tasks.words import duration, progress_line, size

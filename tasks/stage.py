@@ -1,6 +1,6 @@
 """What all tasks share: make a stage's artifact or find it made, show its progress in the UI, and say what it made.
 
-There is one truth, the manifest on disk: the task looks for it first (allam.launch.local.make does), Prefect's own result cache is off, and what
+There is one truth, the manifest on disk: the task looks for it first (allam.launch.make does), Prefect's own result cache is off, and what
 a task returns is a small `ArtifactRef`. A retry after a crash goes on in the same folder; a mistake of the user's is not retried.
 """
 
@@ -23,8 +23,9 @@ from prefect.tasks import task
 
 from allam.artifacts import ArtifactRef, Manifest, Store
 from allam.cluster import ClusterProfile
-from allam.errors import AllamError, UserError
-from allam.launch.local import Made, make
+from allam.errors import AllamError, StageCancelled, UserError
+from allam.launch import make
+from allam.launch.folder import Made
 from allam.pipeline import STAGES, StageSpec
 from tasks.words import done_line, made_line, made_markdown, progress_line
 
@@ -52,9 +53,10 @@ class Watcher(Protocol):
 watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
-def stage_task(kind: str, description: str, *, devices: bool = False, retry_delay_seconds: float = 10.0) -> StageTask:
-    """The Prefect task of a kind of stage. `devices` tags those that compute with a model, for a limit on how many run at once."""
-    tags = [STAGES[kind].area, *(["devices"] if devices else [])]
+def stage_task(kind: str, description: str, *, retry_delay_seconds: float = 10.0) -> StageTask:
+    """The Prefect task of a kind of stage. The tag `devices` marks those that compute with a model, for a limit on how many run at once."""
+    stage = STAGES[kind]
+    tags = [stage.area, *(["devices"] if stage.ranks or stage.device else [])]
     return task(name=kind, description=description, tags=tags, cache_policy=NO_CACHE, persist_result=False, retry_delay_seconds=retry_delay_seconds,
                 retry_condition_fn=_is_worth_a_retry)(_run_stage)
 
@@ -62,12 +64,14 @@ def stage_task(kind: str, description: str, *, devices: bool = False, retry_dela
 def run_stage(stage: StageTask, spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profile: ClusterProfile) -> ArtifactRef:
     """Calls a stage's task with the name, the retries and the timeout that this run gives it."""
     verb = "make" if store.manifest(spec.kind, spec.key) is None else "reuse"
-    run = stage.with_options(task_run_name=f"{spec.name}: {verb}", retries=profile.retries, timeout_seconds=profile.timeout_hours * 3600 + SPARE_SECONDS)
+    # a job may wait in the queue for days; the launcher counts the time that it runs
+    timeout = None if profile.is_job(spec.stage.ranks) else profile.timeout_hours * 3600 + SPARE_SECONDS
+    run = stage.with_options(task_run_name=f"{spec.name}: {verb}", retries=profile.retries, timeout_seconds=timeout)
     return run(spec, inputs, store, profile)
 
 
 def _is_worth_a_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return not isinstance(state.result(raise_on_failure=False), UserError)
+    return not isinstance(state.result(raise_on_failure=False), (UserError, StageCancelled))
 
 
 def _run_stage(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profile: ClusterProfile) -> ArtifactRef:

@@ -8,45 +8,39 @@ the launcher leaves the worker alone: the next launcher finds it by the lock tha
 from __future__ import annotations
 
 import datetime
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from allam.artifacts import ERROR, JOB, LOG, MANIFEST, PROGRESS, WORK, ArtifactRef, Manifest, Store, folder_lock, is_being_made, lock_holder, write_json
+from allam.artifacts import LOG, MANIFEST, ArtifactRef, Store, is_being_made, lock_holder
 from allam.cluster import ClusterProfile
-from allam.errors import AllamError, StageFailed, UserError
+from allam.errors import AllamError, StageFailed
+from allam.launch.folder import (
+    LAUNCH,
+    RANK_VARIABLES,
+    RUN_AGAIN,
+    Made,
+    OnProgress,
+    Relay,
+    full_disk,
+    log_lines,
+    prepare,
+    remove_scratch,
+    tail,
+    told_failure,
+    worker_variables,
+)
 from allam.pipeline import StageSpec
 
-OnProgress = Callable[[dict[str, Any]], None]
 POLL_SECONDS = 0.1
 SECONDS_TO_STOP = 10.0  # between SIGTERM and SIGKILL
-LOG_LINES_SHOWN = 15
-RUN_AGAIN = "run the same command again; the stage goes on where it was"
-LAUNCH = "ALLAM_LAUNCH"
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-@dataclass(frozen=True)
-class Made:
-    """What `make` found or made: `made` is False where the artifact was already there."""
-
-    ref: ArtifactRef
-    manifest: Manifest
-    made: bool
 
 
 def make(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profile: ClusterProfile, on_progress: OnProgress | None = None) -> Made:
@@ -64,32 +58,8 @@ def make(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profi
         if manifest is None:
             raise StageFailed(f"{spec.name} ended without an error and without a manifest", f"its log is {ref.path / LOG}")
         return Made(ref, manifest, True)
-    if (ref.path / WORK).exists():  # killed between the manifest and the removal of its scratch
-        with folder_lock(ref.path):
-            shutil.rmtree(ref.path / WORK, ignore_errors=True)
+    remove_scratch(ref.path)
     return Made(ref, manifest, waited)
-
-
-def prepare(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store) -> Path:
-    """Writes the folder's job.json, from which the worker runs; returns the folder."""
-    if spec.problems:
-        raise UserError(f"{spec.name} lacks files:\n" + "\n".join(f"  {p}" for p in spec.problems), "put them there, or change the recipe or data.root")
-    for name, ref in inputs.items():
-        if store.manifest(ref.kind, ref.key) is None:
-            raise UserError(f"{spec.name} needs {spec.inputs[name]}, which isn't made yet", f"`allam run RECIPE --to {spec.inputs[name]}` makes it")
-    folder = store.folder(spec.kind, spec.key)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / JOB, job(spec, inputs))
-    for old in (ERROR, PROGRESS):
-        (folder / old).unlink(missing_ok=True)
-    return folder
-
-
-def job(spec: StageSpec, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
-    """What stands in job.json: the stage's identity, and the absolute paths of its inputs and of the data root."""
-    return {"name": spec.name, "kind": spec.kind, "version": spec.stage.version, "key": spec.key, "config": spec.config_data,
-            "inputs": {name: {"kind": ref.kind, "key": ref.key} for name, ref in inputs.items()},
-            "paths": {name: str(ref.path) for name, ref in inputs.items()} | {"root": str(spec.root)}}
 
 
 def command(spec: StageSpec, folder: Path, profile: ClusterProfile) -> list[str]:
@@ -101,19 +71,9 @@ def command(spec: StageSpec, folder: Path, profile: ClusterProfile) -> list[str]
 
 
 def environment(folder: Path, profile: ClusterProfile) -> dict[str, str]:
-    """The worker's environment. Hub look-ups are off unless the caller's environment or the profile says otherwise."""
-    package_root = str(Path(__file__).parents[2])
-    variables = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
-    variables |= {
-        "ALLAM_CLUSTER": profile.model_dump_json(), "ALLAM_PROGRESS": str(folder / PROGRESS), LAUNCH: uuid.uuid4().hex,
-        "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONSAFEPATH": "1",  # else files in the artifact's folder, the working directory, could be imported
-        "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
-    }
-    variables |= {name: str(profile.threads) for name in THREAD_VARIABLES}
-    for name in OFFLINE_VARIABLES:
-        variables.setdefault(name, "1")
-    return variables | profile.environment
+    """The worker's environment: the caller's, but for the ranks of a launch that the caller may be part of, and what every worker gets."""
+    inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    return inherited | {LAUNCH: uuid.uuid4().hex} | worker_variables(folder, profile)
 
 
 def _run(spec: StageSpec, folder: Path, profile: ClusterProfile, report: OnProgress) -> None:
@@ -134,7 +94,7 @@ def _run(spec: StageSpec, folder: Path, profile: ClusterProfile, report: OnProgr
 
 def _watch(spec: StageSpec, process: subprocess.Popen[bytes], folder: Path, profile: ClusterProfile, report: OnProgress) -> int:
     """Follows the worker to its end; returns its exit status, negative for a signal. It stays a zombie, so that its group's number isn't reused."""
-    deadline, relay = time.monotonic() + profile.timeout_hours * 3600, _Relay(folder, report)
+    deadline, relay = time.monotonic() + profile.timeout_hours * 3600, Relay(folder, report)
     while True:
         ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         relay()  # after the look at the process, so that the last state of one that has ended is passed on, however short its life
@@ -144,24 +104,6 @@ def _watch(spec: StageSpec, process: subprocess.Popen[bytes], folder: Path, prof
             raise StageFailed(f"{spec.name} ran longer than {profile.timeout_hours:g} hours and was stopped",
                               f"raise timeout_hours in the cluster profile and {RUN_AGAIN}")
         time.sleep(POLL_SECONDS)
-
-
-class _Relay:
-    """Passes progress.json on whenever it has changed."""
-
-    def __init__(self, folder: Path, report: OnProgress) -> None:
-        self.path, self.report, self.seen = folder / PROGRESS, report, 0
-
-    def __call__(self) -> None:
-        try:
-            changed = self.path.stat().st_mtime_ns
-            if changed == self.seen:
-                return
-            state = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        self.seen = changed
-        self.report(state)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -179,23 +121,15 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _failure(spec: StageSpec, folder: Path, status: int, start_of_log: int) -> AllamError:
     """The error to raise for a worker that failed: its own words where it left any."""
-    try:
-        told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
-        kind = UserError if told["exit_code"] == UserError.exit_code else StageFailed
-        return kind(f"{spec.name}: {told['message']}", told["remedy"])
-    except (OSError, ValueError, KeyError):
-        pass
-    with open(folder / LOG, "rb") as log:
-        log.seek(start_of_log)
-        lines = log.read().decode(errors="replace").splitlines()
-    if shutil.disk_usage(folder).free < 1 << 20:
-        return StageFailed(f"{spec.name}: the disk that holds {folder} is full", f"free some space and {RUN_AGAIN}")
+    told = told_failure(spec, folder) or full_disk(spec, folder)
+    if told is not None:
+        return told
+    lines = log_lines(folder, start_of_log)
     if status == -signal.SIGKILL or any("exitcode: -9" in line or "Signal 9 (SIGKILL)" in line for line in lines):
         return StageFailed(f"{spec.name}: a worker was killed (SIGKILL), most likely because memory ran out",
                            f"lower micro_batch, workers or ranks in the cluster profile and {RUN_AGAIN}")
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    tail = "\n".join(f"  | {line}" for line in lines[-LOG_LINES_SHOWN:])
-    return StageFailed(f"{spec.name}: its worker {how} and left no message; its log ends with\n{tail}", f"the whole log is {folder / LOG}")
+    return StageFailed(f"{spec.name}: its worker {how} and left no message; its log ends with\n{tail(lines)}", f"the whole log is {folder / LOG}")
 
 
 # --- workers that other launchers started ---------------------------------------------------------------------------------------
@@ -204,7 +138,7 @@ def _wait_for_live_worker(spec: StageSpec, folder: Path, profile: ClusterProfile
     """Waits while a worker makes the artifact; returns whether there was one. What a dead one left running is ended."""
     if not folder.is_dir():
         return False
-    deadline, relay, waited = time.monotonic() + profile.timeout_hours * 3600, _Relay(folder, report), False
+    deadline, relay, waited = time.monotonic() + profile.timeout_hours * 3600, Relay(folder, report), False
     while is_being_made(folder):
         pid, launch = lock_holder(folder)
         if launch and not _belongs_to(pid, launch):

@@ -8,7 +8,8 @@ import pytest
 from allam.artifacts import Store
 from allam.cluster import ClusterProfile
 from allam.files import FileTable
-from allam.launch.local import Made, make
+from allam.launch import make
+from allam.launch.folder import Made
 from allam.pipeline import STAGES, Plan
 from allam.recipe import load
 
