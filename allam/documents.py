@@ -1,7 +1,7 @@
 """The one schema of documents, and its Parquet files: what every stage from ingest to packing reads and writes.
 
 A folder of documents holds `<source>/<shard>.parquet` (zstd), one sub-folder a source of the recipe, shards numbered from 00000. A document
-keeps its id, source, licence and, where it is a translation, the id of its English original to the very end.
+keeps its id, source, licence, the place where it was read and, where it is a translation, the id of its English original to the very end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ ROWS_PER_GROUP = 1000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document. `translation_of` is the id of the English original (None for natural text)."""
+    """One document. `translation_of` is the id of the English original (None for natural text).
+
+    `file` (its path below the data root) and `line` (from 1; the row of a Parquet file) say where it was read.
+    """
 
     id: str
     text: str
@@ -38,6 +41,8 @@ class Document:
     date: str | None = None
     licence: str | None = None
     translation_of: str | None = None
+    file: str | None = None
+    line: int | None = None
 
     @property
     def root_id(self) -> str:
@@ -50,8 +55,8 @@ class Document:
         return self.language if self.kind == "natural" else f"{self.language}_translated"
 
 
-_NULLABLE = ("url", "title", "date", "licence", "translation_of")
-SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=name in _NULLABLE) for name in Document.__dataclass_fields__])
+_NULLABLE = ("url", "title", "date", "licence", "translation_of", "file", "line")
+SCHEMA = pa.schema([pa.field(name, pa.int64() if name == "line" else pa.string(), nullable=name in _NULLABLE) for name in Document.__dataclass_fields__])
 
 
 def shard_path(folder: Path, source: str, shard: int) -> Path:

@@ -44,10 +44,10 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "ingest": Stage("data", "allam.data.ingest", IngestConfig),
-    "filter": Stage("data", "allam.data.filter", FilterConfig),
-    "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=2),
-    "translate": Stage("data", "allam.data.translate", TranslateConfig, version=2),
+    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=2),
+    "filter": Stage("data", "allam.data.filter", FilterConfig, version=2),
+    "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3),
+    "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),
     "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig),

@@ -27,14 +27,15 @@ class SourceConfig(Section):
         "the most common name",
         "field that holds the text (JSON Lines, Parquet); dots go into nested fields, as in `messages.0.content`", "text")
     id_field: str | None = assumed("the most common name",
-                                   "field that holds the id; null, or absent in a record: the id is the number of the record in its source, after "
-                                   "`id_prefix` or, without one, `<source>-`", "id")
+                                   "field that holds the id; null, or absent in a record: the id is the number of the record in its file, after "
+                                   "`id_prefix` or, without one, `<source>-`, and, where `path` is a folder or a pattern, `<file without its ending>-`", "id")
     url_field: str | None = assumed("the most common name", "field that holds the URL, if any; null where it is no address of the one document (a book's, "
                                     "over its chapters), since documents with the same URL are dropped", "url")
     id_prefix: str = assumed("ids of two sources may collide", "put before each id", "")
     translation_of_field: str | None = assumed(
         "translations name their source",
-        "field that holds the id of the English original; null: the number of the record, for files of pairs without ids", "translation_of")
+        "field that holds the id of the English original; null: the number of the record (after its file's name, as in an "
+        "id that is made), for files of pairs without ids", "translation_of")
     translation_of_prefix: str = assumed("matches the original's id_prefix", "put before each original's id", "")
     filters: tuple[FilterName, ...] | None = paper(
         "2.1",
@@ -64,7 +65,8 @@ class IngestConfig(Section):
     sources: dict[str, SourceConfig] = assumed("taken from data.sources", "natural and translated sources, by name", {})
     order: tuple[str, ...] = assumed(
         "a key has no order of names, but what is kept of repeated ids depends on it", "sources in the recipe's order; filled in by the plan", ())
-    shards: int = assumed("part of identity, so that the number of workers changes nothing", "shards of each source", 1, ge=1, le=99999)
+    shard_bytes: int = assumed("part of identity, so that the number of workers changes nothing; what one worker does at once",
+                               "bytes of text after which a new shard of a file begins", 64_000_000, ge=1)
     max_set_aside_share: float = assumed(
         "a damaged source should stop a run", "share of broken records of a source above which the stage fails", 0.05, ge=0, le=1)
     max_document_bytes: int = assumed(

@@ -17,6 +17,7 @@ from allam.data.tables import (
     TableWriter,
     add_counts,
     dropped_line,
+    dropped_path,
     funnel,
     publish,
     read_notes,
@@ -24,7 +25,6 @@ from allam.data.tables import (
     text_bytes,
     write_dropped,
     write_notes,
-    write_whole,
 )
 from allam.data.tasks import Meter, run_tasks
 
@@ -43,8 +43,9 @@ def write_kept(out: Path, shards: Shards, sources: tuple[str, ...], drops: Drops
         dropped: dict[str, int] = {}
         for made, note in zip(own, notes, strict=True):
             publish(made, out / "documents" / source / made.name)
+            if note["dropped"]:
+                publish(dropped_path(made), dropped_path(out / "dropped" / source / made.name))
             add_counts(dropped, note["dropped"])
-        write_dropped(out / "dropped" / f"{source}.jsonl.zst", [made.with_suffix(".dropped.jsonl") for made in own])
         leaving = sum(note["out"] for note in notes)
         rows[source] = funnel(sum(note["in"] for note in notes), leaving, dropped, {})
         sizes[source] = {"documents": leaving, "bytes": sum(note["bytes"] for note in notes)}
@@ -71,5 +72,5 @@ def _write_shard(shards: Shards, work: Path, task: int, meter: Meter) -> None:
             writer.write(kept)
             size += text_bytes(kept)
             meter.add(table.num_rows)
-    write_whole(made.with_suffix(".dropped.jsonl"), b"".join(dropped))
+    write_dropped(dropped_path(made), dropped)
     write_notes(made.with_suffix(".json"), {"in": start, "out": writer.rows, "bytes": size, "dropped": reasons})

@@ -181,15 +181,3 @@ def _best(records: Records) -> Records:
     first = np.ones(len(records), dtype=bool)
     first[1:] = (records["high"][1:] != records["high"][:-1]) | (records["low"][1:] != records["low"][:-1])
     return records[first]
-
-
-def find_repeats(paths: Sequence[Path]) -> list[Rows]:
-    """For each file and row: -1, or the number of the first row with the same signature."""
-    repeats = Repeats(paths, paths[0].with_name("repeats.work")) if paths else None
-    found = []
-    for i in range(len(paths)):
-        assert repeats is not None
-        rows, originals = repeats.of(i)
-        found.append(np.full(int(repeats.starts[i + 1] - repeats.starts[i]), -1, dtype=np.int64))
-        found[-1][rows] = originals
-    return found

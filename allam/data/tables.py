@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,33 +25,38 @@ from allam.documents import ROWS_PER_GROUP, SCHEMA
 
 BYTES_PER_GROUP = 32_000_000  # long books: a row group must fit in memory several times over
 EXCERPT = 500
+# Columns that repeat; no dictionary of texts and ids, and no smallest and largest text, which nobody asks for
+PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["source", "language", "domain", "kind", "date", "licence", "file"],
+                           "column_encoding": {"line": "DELTA_BINARY_PACKED"}, "write_statistics": False}
 
 
 class TableWriter:
-    """Writes tables into one Parquet file, atomically; row groups depend on the rows and their batches alone, so bytes are reproducible."""
+    """Writes documents into one Parquet file, atomically.
 
-    def __init__(self, path: Path, schema: pa.Schema = SCHEMA, compression: str = "zstd") -> None:
+    A row group ends with the row that makes it `ROWS_PER_GROUP` rows or its text `BYTES_PER_GROUP` bytes, so that the file's bytes are a
+    function of its documents alone, however they were handed over.
+    """
+
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.schema, self.rows = path, schema, 0
+        self.path, self.rows = path, 0
         self._temporary = unique_temporary(path)
-        self._writer = pq.ParquetWriter(self._temporary, schema, compression=compression)
+        self._writer = pq.ParquetWriter(self._temporary, SCHEMA, **PARQUET)
         self._waiting: list[pa.Table] = []
         self._waiting_rows = self._waiting_bytes = 0
 
     def write(self, table: pa.Table) -> None:
         """Adds rows."""
         while table.num_rows:
-            piece = table.slice(0, ROWS_PER_GROUP - self._waiting_rows)
-            table = table.slice(piece.num_rows)
-            self._waiting.append(piece)
-            self._waiting_rows += piece.num_rows
-            self._waiting_bytes += piece.nbytes
-            self.rows += piece.num_rows
+            count, size = rows_until(table, ROWS_PER_GROUP - self._waiting_rows, BYTES_PER_GROUP - self._waiting_bytes)
+            self._waiting.append(table.slice(0, count))
+            table = table.slice(count)
+            self._waiting_rows, self._waiting_bytes, self.rows = self._waiting_rows + count, self._waiting_bytes + size, self.rows + count
             if self._waiting_rows == ROWS_PER_GROUP or self._waiting_bytes >= BYTES_PER_GROUP:
                 self._flush()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks() if self._waiting else self.schema.empty_table())
+        self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks() if self._waiting else SCHEMA.empty_table())
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def __enter__(self) -> TableWriter:
@@ -64,6 +70,13 @@ class TableWriter:
             self._temporary.replace(self.path)
         else:
             self._temporary.unlink(missing_ok=True)
+
+
+def rows_until(table: pa.Table, rows: int, size: int) -> tuple[int, int]:
+    """The first rows of `table`, up to the one that makes them `rows` or their text `size` bytes: (how many, at least one; their text's bytes)."""
+    sizes = np.cumsum(pc.binary_length(table["text"].slice(0, rows)).to_numpy())
+    count = min(int(np.searchsorted(sizes, size)) + 1, len(sizes))
+    return count, int(sizes[count - 1])
 
 
 def read_tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -124,15 +137,15 @@ def dropped_line(row: Mapping[str, Any], reason: str, detail: str) -> bytes:
                          "source": row["source"]}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def write_dropped(final: Path, pieces: Iterable[Path]) -> None:
-    """Joins the tasks' plain lines into one `.jsonl.zst` of a single frame (many readers stop after the first frame)."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unique_temporary(final)
-    with open(temporary, "wb") as file, zstandard.ZstdCompressor(level=6).stream_writer(file) as packed:
-        for piece in pieces:
-            with open(piece, "rb") as lines:
-                shutil.copyfileobj(lines, packed)
-    temporary.replace(final)
+def dropped_path(shard: Path) -> Path:
+    """The name of the file about the documents dropped from `<shard>.parquet`: `<shard>.jsonl.zst`."""
+    return shard.with_suffix(".jsonl.zst")
+
+
+def write_dropped(path: Path, lines: Iterable[bytes]) -> None:
+    """A shard's dropped documents as one `.jsonl.zst` of a single frame (many readers stop after the first frame); no file where there are none."""
+    if data := b"".join(lines):
+        write_whole(path, zstandard.compress(data, level=3))
 
 
 def read_dropped(path: Path) -> Iterator[dict[str, Any]]:

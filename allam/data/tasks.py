@@ -30,6 +30,7 @@ from allam.progress import Progress
 
 BYTES_WORTH_A_WORKER = 16_000_000  # a second process costs about a second to start; the filters do about 8 MB a second
 SECONDS_BETWEEN_REPORTS = 0.5
+TASKS_SUMMED_A_SECOND = 2000  # keeps the watch over ten thousand tasks below a few percent of a core
 
 logger.disable("datatrove")  # at import, so that the pool's processes are quiet too; errors come as exceptions
 
@@ -86,8 +87,8 @@ class _Executor(LocalPipelineExecutor):  # type: ignore[misc]
             return
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["allam.data.tables"])  # its imports are paid once, not by each process of each pool
-        with ProcessPoolExecutor(self.workers, mp_context=context) as pool:
-            running = [pool.submit(self._run_for_rank, rank) for rank in ranks]
+        with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_take, initargs=(self,)) as pool:
+            running = [pool.submit(_run_rank, rank) for rank in ranks]
             try:
                 for task in as_completed(running):
                     task.result()
@@ -96,6 +97,17 @@ class _Executor(LocalPipelineExecutor):  # type: ignore[misc]
                                   "run again; finished shards are kept") from None
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+_taken: list[_Executor] = []  # in a process of the pool: the executor, sent once and not with each of its tasks, of which each knows all files
+
+
+def _take(executor: _Executor) -> None:
+    _taken[:] = [executor]
+
+
+def _run_rank(rank: int) -> None:
+    _taken[0]._run_for_rank(rank)
 
 
 def run_tasks(work: Path, name: str, do: Callable[[int, Meter], None], tasks: int, *, unit: str, total: int, size: int) -> None:
@@ -117,15 +129,16 @@ class _Watch:
 
     def __init__(self, meters: Path, progress: Progress) -> None:
         self.meters, self.progress = meters, progress
-        self._stop = threading.Event()
+        self._stop, self._pause = threading.Event(), SECONDS_BETWEEN_REPORTS
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _sum(self) -> None:
-        done = sum(int(path.read_text() or 0) for path in self.meters.iterdir())
-        self.progress.update(done - self.progress.done)
+        done = [int(path.read_text() or 0) for path in self.meters.iterdir()]
+        self.progress.update(sum(done) - self.progress.done)
+        self._pause = max(SECONDS_BETWEEN_REPORTS, len(done) / TASKS_SUMMED_A_SECOND)
 
     def _run(self) -> None:
-        while not self._stop.wait(SECONDS_BETWEEN_REPORTS):
+        while not self._stop.wait(self._pause):
             self._sum()
 
     def __enter__(self) -> None:

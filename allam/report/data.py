@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any
 
 from allam.report.bars import histogram, stacked_shares
@@ -32,7 +33,7 @@ EXPLAINED = {
     "output_language": "the translation is not Arabic by language identification", "repetition": "a phrase said over and over, as the original does not",
     "untranslated": "too many of the original's words are left as they were", "numbers_lost": "numbers of the original are missing",
 }
-EXAMPLES_A_REASON, RECORDS_READ = 2, 3000  # of one file: the first of each reason are shown, and no more of the file is read than this
+EXAMPLES_A_REASON, RECORDS_READ = 2, 3000  # of one source: the first of each reason are shown, and no more is read than this
 
 
 @dataclass
@@ -110,9 +111,10 @@ def examples(artifacts: Artifacts) -> list[dict[str, Any]]:
     """The first few lost texts of each reason, over all sources."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for stage in STAGES:
-        for relative in ["set_aside.jsonl", *artifacts.names(stage, "dropped/*.jsonl.zst")]:
+        shards = artifacts.names(stage, "dropped/*/*.jsonl.zst")
+        for _, files in groupby(["set_aside.jsonl", *shards], key=lambda relative: relative.rpartition("/")[0]):
             seen: Counter[str] = Counter()
-            for record in artifacts.lines(stage, relative, RECORDS_READ):
+            for record in islice((record for relative in files for record in artifacts.lines(stage, relative, RECORDS_READ)), RECORDS_READ):
                 reason = str(record.get("reason", ""))
                 shown = found.setdefault((stage, reason), [])
                 if len(shown) < EXAMPLES_A_REASON and not seen[reason]:  # one of a source first: two sources tell more than one

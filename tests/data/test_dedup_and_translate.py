@@ -35,7 +35,7 @@ def dedup(tmp_path: Path, *documents: Document, **fields: Any) -> tuple[list[str
     """Ids that are kept, and (reason, detail) by id of what is dropped."""
     out = tmp_path / "out"
     stage("dedup", DedupConfig(**fields), {"documents": write(tmp_path / "in", *documents)}, out)
-    dropped = {row["id"]: (row["reason"], row["detail"]) for path in sorted((out / "dropped").iterdir()) for row in read_dropped(path)}
+    dropped = {row["id"]: (row["reason"], row["detail"]) for path in sorted((out / "dropped").glob("*/*")) for row in read_dropped(path)}
     return [d.id for d in read_documents(out / "documents")], dropped
 
 

@@ -7,6 +7,7 @@ import json
 import lzma
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from data_stages import checksums, ingest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allam.documents import Document, read_documents
+from allam.data.tables import TableWriter
+from allam.documents import SCHEMA, Document, read_documents, read_shard
 from allam.errors import StageFailed, UserError
 
 LINES = ["The weather was cold.", "ذهبنا إلى السوق في الصباح.", "Nobody wanted to leave the house that day."]
@@ -156,17 +158,51 @@ def test_a_repeated_id_is_set_aside_with_its_line_also_across_files(tmp_path: Pa
     assert [(row["file"], row["line"]) for row in set_aside(tmp_path / "out")] == [("a.jsonl", 3), ("b.jsonl", 1)]
 
 
-def test_documents_go_to_shards_in_order(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(json_lines([str(i) for i in range(10)]))
-    ingest(tmp_path, tmp_path / "out", path="a.jsonl", shards=4)
-    shards = [[d.text for d in read_documents_of(path)] for path in sorted((tmp_path / "out/documents/s").iterdir())]
-    assert shards == [[str(i) for i in range(10) if i * 4 // 10 == shard] for shard in range(4)]
+def test_each_file_has_shards_of_its_own_which_end_with_the_document_that_fills_them(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["four", "four", "nine long", "سبع", "1"]))
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "b"}\n')
+    ingest(tmp_path, tmp_path / "out", path="*.jsonl", shard_bytes=6)
+    shards = [[d.text for d in read_shard(path)] for path in sorted((tmp_path / "out/documents/s").iterdir())]
+    assert shards == [["four", "four"], ["nine long"], ["سبع"], ["1"], ["b"]]
 
 
-def read_documents_of(path: Path) -> list[Document]:
-    from allam.documents import read_shard
+def test_row_groups_are_the_same_however_documents_are_handed_over(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([asdict(Document(str(i), LINES[i % 3] * (i % 50), "s", "en", "web", "natural")) for i in range(2500)], schema=SCHEMA)
+    for name, cuts in (("one", [2500]), ("many", [1, 999, 1000, 7, 493])):
+        with TableWriter(tmp_path / name) as writer:
+            for count in cuts:
+                writer.write(table.slice(writer.rows, count))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+    assert pq.ParquetFile(tmp_path / "one").num_row_groups == 3
 
-    return list(read_shard(path))
+
+def test_a_documents_made_id_names_its_file_where_the_path_may_name_several(tmp_path: Path) -> None:
+    for name in ("raw/x.jsonl", "raw/2024/01.v2.jsonl.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(PACKERS[".gz" if name.endswith(".gz") else ""](b'{"text": "one"}\nbroken\n{"text": "two"}\n'))
+    made = {path: ingest(tmp_path, tmp_path / f"out{i}", path=path) and [d.id for d in documents(tmp_path / f"out{i}")]
+            for i, path in enumerate(["raw", "raw/*.jsonl", "raw/*/*.gz", "raw/x.jsonl"])}
+    assert made == {
+        "raw": ["s-2024/01.v2-000000", "s-2024/01.v2-000002", "s-x-000000", "s-x-000002"], "raw/*.jsonl": ["s-x-000000", "s-x-000002"],
+        "raw/*/*.gz": ["s-2024/01.v2-000000", "s-2024/01.v2-000002"], "raw/x.jsonl": ["s-000000", "s-000002"]}
+
+
+def test_a_document_says_in_which_file_and_line_it_was(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n\n{"text": "two"}\n')
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "three"}\n')
+    ingest(tmp_path, tmp_path / "out", path="*.jsonl")
+    assert [(d.text, d.file, d.line) for d in documents(tmp_path / "out")] == [("one", "a.jsonl", 1), ("two", "a.jsonl", 3), ("three", "b.jsonl", 1)]
+
+
+def test_pairs_in_two_folders_are_joined_by_their_files_names_and_numbers(tmp_path: Path) -> None:
+    for language, texts in (("en", "one\n\ntwo\n"), ("ar", "واحد\n\nاثنان\n")):
+        for name in ("a.txt", "b/c.txt"):
+            (tmp_path / language / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / language / name).write_text(texts)
+    ingest(tmp_path, tmp_path / "out_en", path="en", id_prefix="en/")
+    ingest(tmp_path, tmp_path / "out_ar", path="ar", language="ar", kind="translated", translation_of_field=None, translation_of_prefix="en/")
+    expected = ["en/a-000000", "en/a-000001", "en/b/c-000000", "en/b/c-000001"]
+    assert [d.id for d in documents(tmp_path / "out_en")] == [d.translation_of for d in documents(tmp_path / "out_ar")] == expected
 
 
 def test_skipped_records_are_not_counted_and_the_maximum_is_of_documents(tmp_path: Path) -> None:
@@ -199,14 +235,14 @@ def test_an_unknown_ending_names_the_field_that_would_help(tmp_path: Path) -> No
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.one_of(
     st.builds(lambda i, t: json.dumps({"id": i, "text": t}).encode(), st.integers(0, 9), st.text(max_size=12)),
-    st.binary(max_size=20).map(lambda data: data.replace(b"\n", b" "))), max_size=25), st.sampled_from(list(PACKERS)), st.integers(0, 3), st.integers(1, 3))
-def test_in_is_out_plus_set_aside_for_any_bytes(lines: list[bytes], ending: str, cut: int, shards: int) -> None:
+    st.binary(max_size=20).map(lambda data: data.replace(b"\n", b" "))), max_size=25), st.sampled_from(list(PACKERS)), st.integers(0, 3), st.integers(1, 60))
+def test_in_is_out_plus_set_aside_for_any_bytes(lines: list[bytes], ending: str, cut: int, shard_bytes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         packed = PACKERS[ending](b"\n".join(lines))
         (root / f"a.jsonl{ending}").write_bytes(packed[: len(packed) - cut] if ending else packed)
         (root / "b.jsonl").write_text('{"id": "always", "text": "there"}\n')
-        row = ingest(root, root / "out", path="*.jsonl*", shards=shards)["funnel"]["s"]
+        row = ingest(root, root / "out", path="*.jsonl*", shard_bytes=shard_bytes)["funnel"]["s"]
         assert row["out"] == len(documents(root / "out"))
         assert row["in"] == row["out"] + len(set_aside(root / "out"))
         assert len({d.id for d in documents(root / "out")}) == row["out"]
@@ -216,6 +252,6 @@ def test_in_is_out_plus_set_aside_for_any_bytes(lines: list[bytes], ending: str,
 
 def test_running_again_gives_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(json_lines(LINES * 50) + b"broken\n")
-    ingest(tmp_path, tmp_path / "one", path="a.jsonl", shards=2)
-    ingest(tmp_path, tmp_path / "two", path="a.jsonl", shards=2)
+    ingest(tmp_path, tmp_path / "one", path="a.jsonl", shard_bytes=2000)
+    ingest(tmp_path, tmp_path / "two", path="a.jsonl", shard_bytes=2000)
     assert checksums(tmp_path / "one") == checksums(tmp_path / "two")

@@ -119,7 +119,7 @@ def translate(tmp_path: Path, *documents: Document, **fields: Any) -> dict[str, 
     metrics = stage("translate", TranslateConfig(sources=sources, **fields), {"documents": write(tmp_path / "in", *documents), "originals": originals}, out)
     assert sum(row["in"] for row in metrics["funnel"].values()) == len(documents)
     found: dict[str, str | None] = {d.id: None for d in read_documents(out / "documents")}
-    return found | {row["id"]: row["reason"] for path in (out / "dropped").iterdir() for row in read_dropped(path)}
+    return found | {row["id"]: row["reason"] for path in (out / "dropped").glob("*/*") for row in read_dropped(path)}
 
 
 def test_each_translation_is_held_against_its_own_source(tmp_path: Path) -> None:

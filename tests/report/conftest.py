@@ -100,14 +100,14 @@ def _data(run: Run) -> None:
                   for n, s in natural.items() if s["domain"] == "web"}
     run.add("filter", {"funnel": filtered}, {"sources": natural, **limits}, 12.7, **{
         "statistics.json": statistics,
-        "dropped/web_en.jsonl.zst": [lost("web_en", "language", "fr 0.9991", "Le port est calme ce matin et les bateaux attendent le vent du large."),
+        "dropped/web_en/00000.jsonl.zst": [lost("web_en", "language", "fr 0.9991", "Le port est calme ce matin et les bateaux attendent le vent du large."),
                                      lost("web_en", "spam", "spam ratio 0.6100", f"Buy now! {SCRIPT} Click here! Buy now! Click here! #deal #deal")],
-        "dropped/web_ar.jsonl.zst": [lost("web_ar", "too_short", "9 words", "صباح الخير يا أهل المدينة، الطقس اليوم جميل و HTML نظيف."),
+        "dropped/web_ar/00000.jsonl.zst": [lost("web_ar", "too_short", "9 words", "صباح الخير يا أهل المدينة، الطقس اليوم جميل و HTML نظيف."),
                                      lost("web_ar", "stop_words", "stop-word ratio 0.0100", "تفاح موز برتقال عنب تمر رمان تين خوخ مشمش كرز")]})
     run.add("dedup", {"funnel": deduplicated}, {"url": True, "exact": True}, 4.1, **{
-        "dropped/web_en.jsonl.zst": [lost("web_en", "duplicate_url", "of web_en-000004", "The harbour of the old town lies between two hills.")]})
+        "dropped/web_en/00000.jsonl.zst": [lost("web_en", "duplicate_url", "of web_en-000004", "The harbour of the old town lies between two hills.")]})
     run.add("translate", {"funnel": translated}, {"drop_orphans": True}, 2.2, **{
-        "dropped/translated_web_ar.jsonl.zst": [
+        "dropped/translated_web_ar/00000.jsonl.zst": [
             lost("translated_web_ar", "orphan_translation", "web_en-000099 was not kept", "يقع الميناء القديم بين تلّتين.")]})
 
 
@@ -118,7 +118,7 @@ def row(read: int, dropped: dict[str, int], aside: dict[str, int] | None = None)
 
 
 def lost(source: str, reason: str, detail: str, text: str) -> dict[str, Any]:
-    """A line of dropped/<source>.jsonl.zst."""
+    """A line of dropped/<source>/<shard>.jsonl.zst."""
     return {"id": f"{source}-000042", "reason": reason, "detail": detail, "text": text, "url": None, "source": source}
 
 
