@@ -38,6 +38,7 @@ from transformers import PreTrainedModel
 from allam.cluster import ClusterProfile, execution
 from allam.engine import checkpoint
 from allam.engine.device import Ranks, join, peak_memory_bytes
+from allam.engine.dropout import add_dropout, seed_masks
 from allam.engine.logs import JsonLines
 from allam.engine.model import flops_per_token
 from allam.engine.schedule import OptimizerSettings, learning_rate
@@ -66,11 +67,13 @@ class Trainer:
     """Optimizer, ranks, checkpoints and logs around a model. See the module's docstring for how a stage uses it.
 
     `model` is a transformers model in fp32 on the CPU, with the weights to start from; `global_batch` counts sequences (or conversations, or pairs)
-    of one step over all ranks; `work` is the artifact's scratch folder. Raises `UserError` where the batch doesn't divide by the ranks.
+    of one step over all ranks; `work` is the artifact's scratch folder;
+    `seed` is that of `dropout`'s masks. Raises `UserError` where the batch doesn't divide by the ranks.
     """
 
     def __init__(self, model: PreTrainedModel, optimizer: OptimizerSettings, *, precision: Literal["fp32", "bf16"], global_batch: int,
-                 total_steps: int, work: Path, what: str = "training", profile: ClusterProfile | None = None) -> None:
+                 total_steps: int, work: Path, what: str = "training", profile: ClusterProfile | None = None, dropout: float = 0.0,
+                 seed: int = 0) -> None:
         self.profile = profile or execution()
         self.ranks: Ranks = join(self.profile)
         self.optimizer, self.total_steps, self.what = optimizer, total_steps, what
@@ -82,6 +85,9 @@ class Trainer:
         self._logs = {name: JsonLines(work / name, self.ranks.first) for name in (METRICS, EVALS, TELEMETRY)}
         self.parameters = sum(p.numel() for p in model.parameters())
         self._config = model.config
+        self._dropout, self._seed = dropout, seed
+        if dropout:
+            add_dropout(model, dropout)
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps,
                                ranks=self.ranks)
@@ -118,7 +124,9 @@ class Trainer:
         scale = self.ranks.world_size / denominator  # DeepSpeed averages gradients over the ranks
         total, norm = torch.zeros((), device=self.ranks.device), 0.0
         sums: dict[str, Any] = {}
-        for items, weight in self._micro_batches(batch):
+        for i, (items, weight) in enumerate(self._micro_batches(batch)):
+            if self._dropout:
+                seed_masks(self._seed, self._step, i, self.ranks.rank)
             part, extras = self._zero.call(loss, items)
             self._zero.backward(part * (scale * weight))
             total += part.detach().float() * weight

@@ -105,8 +105,10 @@ class PhaseConfig(Section):
     optimizer: OptimizerConfig = paper("2.2", "optimizer and schedule", OptimizerConfig())
     mix: MixConfig = paper("2.1, Table 1", "mixture of this phase")
     eval_every: int = assumed("continuous evaluation (Figure 8)", "steps between measurements of held-out bits per byte; 0: only at the end", 0, ge=0)
+    dropout: float = paper("2.2, Figure 6", "share of values dropped in training; the paper decided against it, since Llama 2 was trained without and "
+                           "English suffers", 0.0, ge=0, lt=1)
     attend_across_documents: bool = assumed("Llama 2 packs so", "whether a token sees the documents before its own in the same sequence", True)
-    seed: int = assumed("any", "seed of the weights", 0)
+    seed: int = assumed("any", "seed of the weights, and of dropout's masks", 0)
 
     @property
     def steps(self) -> int:

@@ -44,7 +44,8 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     _check(model, tokenizer, windows)
     model_config = model.config
     trainer = Trainer(model, OptimizerSettings(**phase.optimizer.model_dump()), precision=phase.precision, global_batch=phase.global_batch,
-                      total_steps=windows.plan["steps"], work=out / "work", what="pretraining" if "model" not in inputs else "continued pretraining")
+                      total_steps=windows.plan["steps"], work=out / "work", what="pretraining" if "model" not in inputs else "continued pretraining",
+                      dropout=phase.dropout, seed=phase.seed)
     texts = read_held_out(inputs["held_out"])
     tokens_a_step = phase.global_batch * windows.length
 

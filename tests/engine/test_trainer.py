@@ -53,6 +53,21 @@ def test_stopped_after_any_step_and_resumed_the_weights_are_the_same_bit_for_bit
     assert resumed["losses"] == undisturbed["losses"][stop:]
 
 
+def test_with_dropout_too_a_resumed_run_ends_with_the_same_bits_and_evaluation_drops_nothing(tmp_path: Path, undisturbed: dict[str, object]) -> None:
+    whole = train(make_trainer(tmp_path / "whole", 4, RARELY, dropout=0.2))
+    assert whole["losses"] != undisturbed["losses"][:4]  # type: ignore[index]
+    trainer = make_trainer(tmp_path / "cut", 4, RARELY, dropout=0.2)
+    items = batch_of(9)
+    assert trainer.call(loss, items)[0] == trainer.call(loss, items)[0]
+    for step in trainer.steps():
+        trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        if step == 1:
+            trainer.save(2)
+            break
+    resumed = train(make_trainer(tmp_path / "cut", 4, RARELY, dropout=0.2))
+    assert (resumed["resumed"], resumed["weights"]) == (2, whole["weights"])
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_zero_stage_and_precision_resumes_bit_for_bit(tmp_path: Path, stage: int, precision: str) -> None:

@@ -29,11 +29,11 @@ CONFIG = LlamaConfig(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num
 SETTINGS = OptimizerSettings(learning_rate=1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1)
 
 
-def make_trainer(work: Path, total_steps: int, profile: ClusterProfile, precision: Any = "fp32") -> Trainer:
+def make_trainer(work: Path, total_steps: int, profile: ClusterProfile, precision: Any = "fp32", dropout: float = 0.0) -> Trainer:
     """A trainer around the same fresh model each time."""
     work.mkdir(parents=True, exist_ok=True)
     return Trainer(new_model(CONFIG, seed=0), SETTINGS, precision=precision, global_batch=GLOBAL_BATCH, total_steps=total_steps, work=work,
-                   profile=profile)
+                   profile=profile, dropout=dropout)
 
 
 def batch_of(step: int) -> list[torch.Tensor]:
