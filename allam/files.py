@@ -1,7 +1,8 @@
 """External files: found below the data root, named by relative path and content, so that new files are an explicit change.
 
 `<recipe>.lock.json` beside a recipe (written by `allam lock`) fixes the list with its checksums; without it the files are found and hashed when
-planning, with a cache by size and modification time in the store.
+planning, with a cache by size and modification time in the store. Sources of text may lie elsewhere, by URL: there the cache goes by what the
+server says of the version (an ETag, a date), and a server that says nothing is read at each plan.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from allam.artifacts import file_sha256, write_json
 from allam.errors import UserError
+from allam.remote import Found, Place, RemoteFile, check_url, find, is_url, measure, told
 from allam.section import FileRef
 
 MISSING = "missing"
@@ -29,8 +31,17 @@ class FileTable:
         self.patterns: dict[str, tuple[FileRef, ...]] = {}
         self._changed = False
 
-    def resolve(self, field: str, pattern: str) -> tuple[FileRef, ...]:
-        """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path."""
+    def resolve(self, field: str, pattern: str, *, urls: bool = False) -> tuple[FileRef, ...]:
+        """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path.
+
+        With `urls` a pattern may be a URL too (see `allam.remote`).
+        """
+        if is_url(pattern):
+            if not urls:
+                raise UserError(f"{field}: {pattern} is a URL, and only sources of text can be", "bring the file below data.root and give its path there")
+            if not pattern.startswith("file://"):
+                return self._resolve_url(field, pattern)
+            pattern = self._below_root(field, pattern)
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise UserError(f"{field}: the path {pattern!r} leaves the data root", "give a path below data.root")
         if pattern in self._locked:
@@ -44,6 +55,38 @@ class FileTable:
             self.problems.append((field, f"no file at {target}"))
             return (FileRef(path=pattern, sha256=MISSING, size=0),)
         return self._note(pattern, tuple(self._reference(path) for path in paths))
+
+    def _below_root(self, field: str, url: str) -> str:
+        """The path of a `file://` URL below the root: such a URL is another spelling of that path and opens no other folder."""
+        path = url.removeprefix("file://")
+        for root in (self.root, self.root.resolve()):
+            if path.startswith(f"{root.as_posix()}/"):
+                return path.removeprefix(f"{root.as_posix()}/")
+        raise UserError(f"{field}: {url} leaves the data root {self.root}", "file:// URLs name files below data.root: move the file there, or set data.root")
+
+    def _resolve_url(self, field: str, url: str) -> tuple[FileRef, ...]:
+        check_url(field, url)
+        if url in self._locked:
+            return self._note(url, self._locked[url])
+        try:
+            refs = tuple(self._remote_reference(found) for found in find(url))
+        except UserError:
+            raise
+        except Exception as error:  # each protocol's library has errors of its own
+            self.problems.append((field, f"{url} can't be reached: {told(error)}"))
+            return (FileRef(path=url, sha256=MISSING, size=0),)
+        if not refs:
+            self.problems.append((field, f"no file at {url}"))
+            return (FileRef(path=url, sha256=MISSING, size=0),)
+        return self._note(url, refs)
+
+    def _remote_reference(self, found: Found) -> FileRef:
+        cached = self._cache.get(found.url)
+        if not isinstance(cached, list) or len(cached) != 3 or not found.stamp or cached[0] != found.stamp:
+            cached = [found.stamp, *((found.sha256, found.size) if found.sha256 else measure(found.url))]
+            self._cache[found.url] = cached
+            self._changed = True
+        return FileRef(path=found.url, sha256=str(cached[1]), size=int(str(cached[2])))
 
     def _note(self, pattern: str, refs: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
         self.patterns[pattern] = refs
@@ -86,6 +129,22 @@ def check_file(root: Path, ref: FileRef) -> Path:
         raise UserError(f"the file {path} has changed since the plan was made",
                         "run again to plan with the new content (or `allam lock` where a lock file stands)")
     return path
+
+
+def check_source(root: Path, ref: FileRef) -> Place:
+    """As `check_file`, for files that may lie elsewhere: those are checked while they are read."""
+    return RemoteFile(ref.path, ref.sha256, ref.size) if is_url(ref.path) else check_file(root, ref)
+
+
+def check_checksum(field: str, refs: tuple[FileRef, ...], sha256: str | None) -> None:
+    """Compares what a path names with the checksum that the recipe gives for it, if any; raises `UserError`."""
+    if sha256 is None or any(ref.sha256 == MISSING for ref in refs):
+        return
+    if len(refs) != 1:
+        raise UserError(f"{field}: a checksum belongs to one file, and the path names {len(refs)}", "name one file, or use `allam lock` for many")
+    if refs[0].sha256 != sha256:
+        raise UserError(f"{field}: {refs[0].path} has the checksum {refs[0].sha256}, not {sha256}",
+                        "it is another file than the recipe means: fetch the right one, or write down the new checksum")
 
 
 def _locked(lock_file: Path | None) -> dict[str, tuple[FileRef, ...]]:

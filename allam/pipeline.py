@@ -16,7 +16,7 @@ from allam.artifacts import artifact_key
 from allam.data.config import DedupConfig, FilterConfig, IngestConfig, SourceConfig, TranslateConfig
 from allam.errors import UserError, did_you_mean
 from allam.eval.config import BenchmarksConfig, JudgeConfig, VotesConfig
-from allam.files import FileTable
+from allam.files import FileTable, check_checksum
 from allam.recipe import Recipe
 from allam.section import Section
 from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig, FertilityConfig, MergedTokenizerConfig
@@ -44,7 +44,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=2),
+    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=3),
     "filter": Stage("data", "allam.data.filter", FilterConfig, version=2),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3),
     "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3),
@@ -146,10 +146,10 @@ def make_plan(recipe: Recipe, cache_file: Path | None = None, lock_file: Path | 
     return plan
 
 
-def _files(files: FileTable, where: str, *paths: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _files(files: FileTable, where: str, *paths: str, urls: bool = False) -> tuple[dict[str, Any], tuple[str, ...]]:
     """`files=` for a config, and the problems met."""
     before = len(files.problems)
-    found = tuple(ref for path in paths for ref in files.resolve(where, path))
+    found = tuple(ref for path in paths for ref in files.resolve(where, path, urls=urls))
     return {"files": found}, tuple(f"{where}: {message}" for where, message in files.problems[before:])
 
 
@@ -161,8 +161,9 @@ def _data(plan: Plan, files: FileTable) -> None:
     """§2.1: web text and other sources are read, filtered and deduplicated; translated text keeps the link to its English source."""
     data, problems, sources = plan.recipe.data, list[str](), dict[str, SourceConfig]()
     for name, source in data.sources.items():
-        found, missing = _files(files, f"data.sources.{name}.path", source.path)
-        sources[name] = source.model_copy(update=found)
+        found, missing = _files(files, f"data.sources.{name}.path", source.path, urls=True)
+        check_checksum(f"data.sources.{name}.sha256", found["files"], source.sha256)
+        sources[name] = source.model_copy(update=found | {"sha256": None})  # the files' own checksums are the identity
         problems += missing
     natural = {name: source for name, source in sources.items() if source.kind == "natural"}
     translated = {name: source for name, source in sources.items() if source.kind == "translated"}

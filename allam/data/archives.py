@@ -1,25 +1,34 @@
-"""Lines of plain, gzip, zstd and xz files in bounded memory, with everything that is wrong with the file said instead of raised.
+"""The content of plain and packed files (gzip, zstd, xz, bzip2) in bounded memory, with what is wrong with a file said instead of raised.
 
-An archive that was cut short gives all complete lines before the cut and then one `Line` whose problem is `truncated`; a damaged one ends
-with `unreadable`; a line longer than the limit is skipped as `oversized`. So nothing is lost in silence, and the run goes on.
+An archive that was cut short gives all that could be had before the cut, and `truncated`; a damaged one ends with `unreadable`; one that unpacks
+to far more than any text does, with `bomb`; a line longer than the limit is skipped as `oversized`. So nothing is lost in silence, and the run
+goes on. gzip is unpacked by ISA-L: measured on JSON Lines of Arabic news 2.6 times as fast as zlib.
 """
 
 from __future__ import annotations
 
+import bz2
 import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 import zstandard
+from isal import isal_zlib
+
+from allam.remote import Place, open_place
 
 BLOCK = 1 << 18  # bytes read from disk at once
 CHUNK = 1 << 20  # bytes unpacked at once: an archive that unpacks to a thousand times its size costs no more memory than any other
 ZSTD_BLOCK = 1 << 12  # its decompressor has no output limit: 4 kB of input unpack to 128 MB at the very worst
 EXCERPT_BYTES = 800
-COMPRESSED = (".gz", ".zst", ".xz")
+COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
+# Text unpacks to 3 to 10 times its size, wiki dumps with all revisions to about 100 times; zeros in gzip to 1030 times. Small files may be odd.
+BOMB_RATIO, BOMB_BYTES = 200, 1 << 28
+
+_UNPACKING_ERRORS: Any = (isal_zlib.IsalError, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError)  # OSErrors are bzip2's
 
 
 class TruncatedError(Exception):
@@ -28,6 +37,10 @@ class TruncatedError(Exception):
 
 class UnreadableError(Exception):
     """The archive is damaged from here on."""
+
+
+class BombError(Exception):
+    """The archive unpacks to more than any text does."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,20 +52,31 @@ class Line:
     problem: str = ""
 
 
-def read_lines(path: Path, max_bytes: int, on_read: Callable[[int], None]) -> Iterator[Line]:
-    """The lines of a file, numbered from 1; `on_read` gets the number of (compressed) bytes as they are read."""
-    number, pending, size = 1, [], 0  # pending: pieces of a line that began in an earlier chunk; size counts all its bytes
-    problem = ""
-    chunks = _chunks(path, on_read)
-    while True:
+class Content:
+    """A file's unpacked bytes, to be gone through once, in pieces of about a megabyte. After the last one `problem` says what was wrong, if anything.
+
+    `on_read` gets the number of (packed) bytes as they are read.
+    """
+
+    def __init__(self, place: Place, on_read: Callable[[int], None]) -> None:
+        self.problem = ""
+        self._place, self._on_read = place, on_read
+
+    def __iter__(self) -> Iterator[bytes]:
         try:
-            chunk = next(chunks, None)
+            yield from _chunks(self._place, self._on_read)
         except TruncatedError:
-            problem, chunk = "truncated", None
+            self.problem = "truncated"
         except (UnreadableError, OSError):
-            problem, chunk = "unreadable", None
-        if chunk is None:
-            break
+            self.problem = "unreadable"
+        except BombError:
+            self.problem = "bomb"
+
+
+def read_lines(content: Content, max_bytes: int) -> Iterator[Line]:
+    """The lines of a file, numbered from 1."""
+    number, pending, size = 1, [], 0  # pending: pieces of a line that began in an earlier chunk; size counts all its bytes
+    for chunk in content:
         first, *rest = chunk.split(b"\n")
         size += len(first)
         if size - len(first) <= max_bytes:
@@ -60,8 +84,8 @@ def read_lines(path: Path, max_bytes: int, on_read: Callable[[int], None]) -> It
         for piece in rest:
             yield _line(number, pending, size, max_bytes)
             number, pending, size = number + 1, [piece[: max_bytes + 1]], len(piece)
-    if problem:
-        yield Line(number, b"".join(pending)[:EXCERPT_BYTES], problem)
+    if content.problem:
+        yield Line(number, b"".join(pending)[:EXCERPT_BYTES], content.problem)
     elif size:
         yield _line(number, pending, size, max_bytes)
 
@@ -71,29 +95,33 @@ def _line(number: int, pending: list[bytes], size: int, max_bytes: int) -> Line:
     return Line(number, data) if size <= max_bytes else Line(number, data[:EXCERPT_BYTES], "oversized")
 
 
-def _chunks(path: Path, on_read: Callable[[int], None]) -> Iterator[bytes]:
-    """The unpacked content; raises `TruncatedError` or `UnreadableError` after all that could be had."""
-    with open(path, "rb") as file:
-        def read(size: int) -> bytes:
-            data = file.read(size)
-            on_read(len(data))
-            return data
+def _chunks(place: Place, on_read: Callable[[int], None]) -> Iterator[bytes]:
+    """The unpacked content; raises one of the errors above after all that could be had."""
+    packed = unpacked = 0
 
-        match path.suffix:
-            case ".gz":
-                yield from _unpack(read, BLOCK, _Gzip)
-            case ".xz":
-                yield from _unpack(read, BLOCK, _Xz)
-            case ".zst":
-                yield from _unpack(read, ZSTD_BLOCK, _Zstd)
-            case _:
-                while data := read(CHUNK):
-                    yield data
+    def read(size: int) -> bytes:
+        nonlocal packed
+        data: bytes = file.read(size)
+        packed += len(data)
+        on_read(len(data))
+        return data
+
+    with open_place(place) as file:
+        ending = PurePosixPath(place.name).suffix
+        if ending not in _UNPACKERS:
+            while data := read(CHUNK):
+                yield data
+            return
+        for chunk in _unpack(read, ZSTD_BLOCK if ending == ".zst" else BLOCK, _UNPACKERS[ending]):
+            unpacked += len(chunk)
+            if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
+                raise BombError
+            yield chunk
 
 
 class _Gzip:
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=31)
+        self._inner = isal_zlib.decompressobj(wbits=31)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
@@ -112,9 +140,11 @@ class _Gzip:
         return self._inner.unused_data
 
 
-class _Xz:
-    def __init__(self) -> None:
-        self._inner = lzma.LZMADecompressor()
+class _Limited:
+    """xz and bzip2, whose decompressors of the standard library have the same face."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._inner = make()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         yield self._inner.decompress(data, CHUNK)
@@ -126,11 +156,11 @@ class _Xz:
 
     @property
     def eof(self) -> bool:
-        return self._inner.eof
+        return bool(self._inner.eof)
 
     @property
     def unused(self) -> bytes:
-        return self._inner.unused_data
+        return bytes(self._inner.unused_data)
 
 
 class _Zstd:
@@ -138,7 +168,9 @@ class _Zstd:
         self._inner = zstandard.ZstdDecompressor().decompressobj()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        yield self._inner.decompress(data)
+        unpacked = self._inner.decompress(data)
+        for start in range(0, len(unpacked), CHUNK):
+            yield unpacked[start: start + CHUNK]
 
     def rest(self) -> bytes:
         return b""
@@ -150,6 +182,10 @@ class _Zstd:
     @property
     def unused(self) -> bytes:
         return bytes(self._inner.unused_data)
+
+
+_UNPACKERS: dict[str, Callable[[], Any]] = {
+    ".gz": _Gzip, ".zst": _Zstd, ".xz": partial(_Limited, lzma.LZMADecompressor), ".bz2": partial(_Limited, bz2.BZ2Decompressor)}
 
 
 def _unpack(read: Callable[[int], bytes], block: int, make: Callable[[], Any]) -> Iterator[bytes]:
@@ -169,7 +205,9 @@ def _unpack(read: Callable[[int], bytes], block: int, make: Callable[[], Any]) -
                     data, unpacker, complete = unpacker.unused, None, True
         if unpacker is not None and (rest := unpacker.rest()):
             yield rest
-    except (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError) as error:
+    except _UNPACKING_ERRORS as error:
+        while read(block):
+            pass  # a file from elsewhere is checked against its checksum when its last byte was read
         raise UnreadableError(str(error)) from None
     if not complete or (unpacker is not None and not unpacker.eof):
         raise TruncatedError

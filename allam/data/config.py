@@ -17,15 +17,20 @@ DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", 
 class SourceConfig(Section):
     """One source of documents: where its files are, how to read them, and what they are."""
 
-    path: str = assumed("sources are files", "path or glob below `data.root`; files are read in sorted order", min_length=1)
+    path: str = assumed(
+        "sources are files", "path, folder or glob below `data.root`, or a URL (s3, gs, az, https, hf://datasets/OWNER/NAME@COMMIT/PATH); "
+        "files are read in sorted order", min_length=1)
+    sha256: str | None = assumed(
+        "most sources are pinned by the lock file", "SHA-256 of the one file that `path` names; another content is refused", None, pattern="^[0-9a-f]{64}$")
     language: Literal["en", "ar"] = paper("2.1", "language of the source; the language filter drops documents in any other")
     domain: DomainName = paper("2.1, Table 1", "row of Table 1 that the source counts towards")
     kind: Literal["natural", "translated"] = paper("2.1", "`translated` text is mixed and reported apart from natural text", "natural")
-    format: Literal["auto", "jsonl", "parquet", "text"] = assumed(
-        "most files say it by their ending", "file format; `auto` goes by the file's ending (.gz, .zst and .xz are unpacked)", "auto")
+    format: Literal["auto", "jsonl", "parquet", "csv", "tsv", "text", "whole_text", "markdown", "warc", "mediawiki", "srt", "vtt"] = assumed(
+        "most files say it by their ending", "file format; `auto` goes by the file's ending (.gz, .zst, .xz and .bz2 are unpacked); `text` makes each "
+        "paragraph a document, `whole_text` each file", "auto")
     text_field: str = assumed(
         "the most common name",
-        "field that holds the text (JSON Lines, Parquet); dots go into nested fields, as in `messages.0.content`", "text")
+        "field or column that holds the text (JSON Lines, Parquet, CSV, TSV); dots go into nested fields, as in `messages.0.content`", "text")
     id_field: str | None = assumed("the most common name",
                                    "field that holds the id; null, or absent in a record: the id is the number of the record in its file, after "
                                    "`id_prefix` or, without one, `<source>-`, and, where `path` is a folder or a pattern, `<file without its ending>-`", "id")

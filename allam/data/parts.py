@@ -25,7 +25,7 @@ from allam.data.signatures import save_array, signatures
 from allam.data.tables import BYTES_PER_GROUP, TableWriter, add_counts, read_tables, rows_until, unique_temporary, write_notes
 from allam.data.tasks import Meter
 from allam.documents import ROWS_PER_GROUP, SCHEMA
-from allam.files import check_file
+from allam.files import check_source
 from allam.section import FileRef
 
 SET_ASIDE = "set_aside.jsonl"
@@ -150,7 +150,7 @@ def _records(part: Part, root: Path, max_bytes: int, meter: Meter) -> Iterator[t
     """The part's records, each with its file and the number of the file's records before it."""
     for file in part.files:
         number = 0
-        for record in read_records(part.source, part.config, check_file(root, file), max_bytes, meter.add):
+        for record in read_records(part.source, part.config, check_source(root, file), max_bytes, meter.add):
             yield file, number, record
             number += record.records if isinstance(record, SetAside) else 1
 

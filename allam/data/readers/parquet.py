@@ -1,0 +1,91 @@
+"""Parquet: one row a record, a few rows at a time.
+
+How many rows fit is told by the column's size in the footer; a column whose few different values are stored once and shared by many rows is kept so
+(as a dictionary), because otherwise a megabyte of file could become many gigabytes of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from allam.data.config import SourceConfig
+from allam.data.readers.records import EXCERPT, Fields, Record, SetAside, excerpt, is_utf8
+from allam.errors import UserError, did_you_mean
+from allam.remote import Place, as_local
+
+ROWS = 256  # at once
+BYTES = 1 << 26  # at once
+
+
+def read(source: str, config: SourceConfig, place: Place, max_bytes: int, on_read: Callable[[int], None]) -> Iterator[Record]:
+    """A record a row; raises `UserError` where there is no column with the text."""
+    fields = Fields(config)
+    with as_local(place) as path:
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            yield SetAside(1, "unreadable", excerpt(str(error)))
+            return
+        with file:
+            names = file.schema_arrow.names
+            if not {".".join(fields.text), fields.text[0]} & set(names):
+                raise UserError(f"data.sources.{source}.text_field: {place.name} has no column {config.text_field!r}", did_you_mean(config.text_field, names))
+            columns, row, size = sorted(fields.columns() & set(names)), 1, path.stat().st_size
+            groups = file.metadata.num_row_groups
+            for group in range(groups):
+                yield from _row_group(fields, file, group, row, columns, max_bytes)
+                row += file.metadata.row_group(group).num_rows
+                on_read(size * (group + 1) // groups - size * group // groups)
+
+
+def _row_group(fields: Fields, file: pq.ParquetFile, group: int, first: int, columns: list[str], max_bytes: int) -> Iterator[Record]:
+    rows, done = file.metadata.row_group(group).num_rows, 0
+    try:
+        for batch in file.iter_batches(batch_size=_rows_at_once(file, group), row_groups=[group], columns=columns):
+            for number, record in enumerate(_rows(batch), start=first + done):
+                yield _record(fields, number, record, max_bytes)
+            done += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        yield SetAside(first + done, "unreadable", excerpt(str(error)), records=rows - done)
+
+
+def _rows_at_once(file: pq.ParquetFile, group: int) -> int:
+    about = file.metadata.row_group(group)
+    return max(1, min(ROWS, BYTES * max(1, about.num_rows) // max(1, about.total_byte_size)))
+
+
+def _record(fields: Fields, number: int, record: dict[str, Any] | bytes, max_bytes: int) -> Record:
+    if isinstance(record, bytes):
+        return SetAside(number, "bad_utf8", excerpt(record))
+    raw = fields.raw(number, record)
+    if raw is None:
+        return SetAside(number, "no_text", excerpt(str({name: value for name, value in record.items() if value is not None})))
+    if len(raw.text) > max_bytes // 4 and len(raw.text.encode()) > max_bytes:
+        return SetAside(number, "oversized", excerpt(raw.text[: EXCERPT * 4]))
+    return raw
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
+    """The rows as mappings; a row with undecodable text as the bytes of that text."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for i in range(batch.num_rows):
+            yield _row(batch.slice(i, 1))
+
+
+def _row(row: pa.RecordBatch) -> dict[str, Any] | bytes:
+    try:
+        found: dict[str, Any] = row.to_pylist()[0]
+        return found
+    except UnicodeDecodeError:
+        for column in row.columns:
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                data = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())[0].as_py()
+                if data is not None and not is_utf8(data):
+                    return bytes(data)
+        return b""
