@@ -71,7 +71,7 @@ def is_url(path: str) -> bool:
 def check_url(field: str, url: str) -> None:
     """Refuses what is no plain URL of a known protocol; raises `UserError`."""
     protocol, parts = url.split("://")[0], urlsplit(url)
-    if "::" in url or url.count("://") != 1:
+    if "::" in url.replace(parts.netloc, "") or url.count("://") != 1:
         raise UserError(f"{field}: {url} chains protocols", "name one file, folder or pattern by one URL")
     if protocol not in PROTOCOLS:
         raise UserError(f"{field}: {url} has the unknown protocol {protocol!r}", f"use one of: {', '.join(PROTOCOLS)}, file; or a path below data.root")

@@ -25,7 +25,7 @@ def stage(name: str, config: Section, inputs: dict[str, Path], out: Path) -> dic
 def configs(data: DataConfig, root: Path) -> dict[str, tuple[Section, dict[str, str]]]:
     """The stages' configurations and inputs, as the plan makes them."""
     table = FileTable(root)
-    sources = {name: s.model_copy(update={"files": table.resolve(name, s.path)}) for name, s in data.sources.items()}
+    sources = {name: s.model_copy(update={"files": table.resolve(name, s.path, urls=True)}) for name, s in data.sources.items()}
     natural = {name: s for name, s in sources.items() if s.kind == "natural"}
     translated = {name: s for name, s in sources.items() if s.kind == "translated"}
     return {
