@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
@@ -19,6 +20,8 @@ from data_stages import checksums, ingest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allam.data import archives
+from allam.data.archives import Line
 from allam.data.tables import TableWriter
 from allam.documents import SCHEMA, Document, read_documents, read_shard
 from allam.errors import StageFailed, UserError
@@ -38,7 +41,8 @@ def json_lines(texts: list[str]) -> bytes:
     return b"".join(json.dumps({"id": f"d{i}", "text": text}, ensure_ascii=False).encode() + b"\n" for i, text in enumerate(texts))
 
 
-PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress,
+                                               ".bz2": bz2.compress}
 
 
 @pytest.mark.parametrize("ending", PACKERS)
@@ -51,7 +55,7 @@ def test_json_lines_are_read_plain_and_packed(tmp_path: Path, ending: str) -> No
     assert metrics["sources"]["s"] == {"documents": 3, "bytes": sum(len(text.encode()) for text in LINES)}
 
 
-@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst", ".bz2"])
 def test_an_archive_of_several_members_is_read_to_its_end(tmp_path: Path, ending: str) -> None:
     pack = PACKERS[ending]
     data = json_lines(LINES)
@@ -60,22 +64,23 @@ def test_an_archive_of_several_members_is_read_to_its_end(tmp_path: Path, ending
     assert [d.text for d in documents(tmp_path / "out")] == LINES
 
 
-@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst", ".bz2"])
 def test_an_archive_cut_at_any_byte_keeps_what_came_before_and_counts_one_truncated_record(tmp_path: Path, ending: str) -> None:
-    from allam.data.archives import read_lines
+    def read_lines(path: Path) -> list[Line]:
+        return list(archives.read_lines(archives.Content(path, lambda n: None), 1000))
 
     lines = [f"line {i} {'x' * (i % 7)}".encode() for i in range(40)]
     whole = PACKERS[ending](b"\n".join(lines) + b"\n")
     path = tmp_path / f"a{ending}"
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
-        found = list(read_lines(path, 1000, lambda n: None))
+        found = read_lines(path)
         assert found[-1].problem == "truncated", cut
         kept = [line.data for line in found[:-1]]
         assert kept == lines[: len(kept)], cut
         assert all(not line.problem for line in found[:-1]), cut
     path.write_bytes(whole)
-    assert [line.data for line in read_lines(path, 1000, lambda n: None)] == lines
+    assert [line.data for line in read_lines(path)] == lines
 
 
 def test_a_truncated_archive_keeps_its_complete_documents(tmp_path: Path) -> None:
@@ -247,6 +252,7 @@ def test_in_is_out_plus_set_aside_for_any_bytes(lines: list[bytes], ending: str,
         assert row["in"] == row["out"] + len(set_aside(root / "out"))
         assert len({d.id for d in documents(root / "out")}) == row["out"]
         if not (cut and ending):
+            lines[:1] = [line.removeprefix(b"\xef\xbb\xbf") for line in lines[:1]]  # a byte order mark is no text
             assert row["in"] == 1 + sum(bool(line.strip()) for line in lines)
 
 
