@@ -13,7 +13,7 @@ from typing import Any
 
 from allam.align.config import CurateConfig, DpoConfig, ReviewConfig, SampleConfig, SftConfig
 from allam.artifacts import artifact_key
-from allam.data.config import DedupConfig, FilterConfig, IngestConfig, SourceConfig, TranslateConfig
+from allam.data.config import DecontaminateConfig, DedupConfig, FilterConfig, IngestConfig, ItemsFile, SourceConfig, TranslateConfig
 from allam.errors import UserError, did_you_mean
 from allam.eval.config import BenchmarksConfig, JudgeConfig, VotesConfig
 from allam.files import FileTable, check_checksum
@@ -47,6 +47,7 @@ STAGES: dict[str, Stage] = {
     "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=3),
     "filter": Stage("data", "allam.data.filter", FilterConfig, version=2),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3),
+    "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig),
     "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),
@@ -158,7 +159,8 @@ def _several(paths: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _data(plan: Plan, files: FileTable) -> None:
-    """§2.1: web text and other sources are read, filtered and deduplicated; translated text keeps the link to its English source."""
+    """§2.1: web text and other sources are read, filtered, deduplicated and rid of what evaluation asks; translated text keeps the link to its
+    English source."""
     data, problems, sources = plan.recipe.data, list[str](), dict[str, SourceConfig]()
     for name, source in data.sources.items():
         found, missing = _files(files, f"data.sources.{name}.path", source.path, urls=True)
@@ -170,8 +172,33 @@ def _data(plan: Plan, files: FileTable) -> None:
     plan.add("ingest", data.ingest.model_copy(update={"sources": sources, "order": tuple(sources)}), problems=tuple(problems))
     plan.add("filter", data.filter.model_copy(update={"sources": _without_files(natural)}), {"documents": "ingest"})
     plan.add("dedup", data.dedup.model_copy(update={"order": tuple(natural)}), {"documents": "filter"})
+    clean, missing = _decontaminate(plan, files)
+    plan.add("decontaminate", clean.model_copy(update={"order": tuple(natural)}), {"documents": "dedup"}, problems=missing)
     plan.add("translate", data.translate.model_copy(update={"sources": _without_files(translated), "order": tuple(translated)}),
-             {"documents": "ingest", "originals": "dedup"})
+             {"documents": "ingest", "originals": "decontaminate"})
+    plan.add("decontaminate_translated", clean.model_copy(update={"order": tuple(translated)}), {"documents": "translate"}, kind="decontaminate",
+             problems=missing)
+
+
+def _decontaminate(plan: Plan, files: FileTable) -> tuple[DecontaminateConfig, tuple[str, ...]]:
+    """Against what the recipe names and everything that it evaluates (§4)."""
+    config, evaluation = plan.recipe.data.decontaminate, plan.recipe.eval
+    unknown = sorted(set(config.mark_only) - set(plan.recipe.data.sources))
+    if unknown:
+        raise UserError(f"data.decontaminate.mark_only: there is no source {unknown[0]!r}", did_you_mean(unknown[0], plan.recipe.data.sources))
+    named = {f"data.decontaminate.items.{name}.path": (name, given) for name, given in config.items.items()}
+    named |= {f"eval.benchmarks.benchmarks.{name}.path": (name, ItemsFile(path=given.path, format=given.format))
+              for name, given in evaluation.benchmarks.benchmarks.items()}
+    named |= {f"eval.judge.questions.{i}": (f"judge-{i}", ItemsFile(path=path, format="questions")) for i, path in enumerate(evaluation.judge.questions)}
+    items, problems = dict[str, ItemsFile](), list[str]()
+    for where, (name, given) in named.items() if config.action != "off" else ():
+        if name in items:
+            raise UserError(f"data.decontaminate.items.{name}: the recipe evaluates a benchmark of this name", "give the file another name, or leave it out: "
+                            "what is evaluated is looked for anyway")
+        found, missing = _files(files, where, given.path)
+        items[name] = given.model_copy(update=found)
+        problems += missing
+    return config.model_copy(update={"items": items}), tuple(problems)
 
 
 def _without_files(sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
@@ -181,12 +208,12 @@ def _without_files(sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
 def _tokenizer(plan: Plan, files: FileTable) -> None:
     """§2.2: the base's tokenizer, an Arabic-only one, the two merged, and the fertility of the three."""
     config, held_out = plan.recipe.tokenizer, {"held_out": plan.recipe.data.held_out}
-    corpus = {"natural": "dedup", "translated": "translate"}
+    corpus = {"natural": "decontaminate", "translated": "decontaminate_translated"}
     if config.base.model is not None:
         found, problems = _files(files, "tokenizer.base.model", config.base.model)
         plan.add("base_tokenizer", config.base.model_copy(update=found), problems=problems)
     else:
-        plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "dedup"})
+        plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "decontaminate"})
     plan.add("arabic_tokenizer", config.arabic.model_copy(update=held_out), corpus)
     plan.add("merged_tokenizer", config.merged, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
     plan.add("fertility", config.fertility, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer", "merged": "merged_tokenizer"})
@@ -195,7 +222,7 @@ def _tokenizer(plan: Plan, files: FileTable) -> None:
 def _train(plan: Plan, files: FileTable) -> list[str]:
     """§2.2 and 2.3: a base model, imported or pretrained on English; embeddings for the new tokens; then both languages."""
     train, recipe = plan.recipe.train, plan.recipe
-    corpus = {"natural": "dedup", "translated": "translate"}
+    corpus = {"natural": "decontaminate", "translated": "decontaminate_translated"}
     pack = train.pack.model_copy(update={"held_out": recipe.data.held_out})
     plan.add("pack", pack, corpus | {"tokenizer": "merged_tokenizer"})
     if train.import_model is not None:

@@ -5,4 +5,5 @@ from tasks.stage import stage_task
 ingest = stage_task("ingest", "Reads raw files into the one document schema; sets aside what can't be read.")
 filter = stage_task("filter", "Drops documents by language, length, spam and stop words, each with its reason.")
 dedup = stage_task("dedup", "Drops duplicate URLs and exact duplicates.")
+decontaminate = stage_task("decontaminate", "Drops documents that hold items of the benchmarks that the recipe evaluates.")
 translate = stage_task("translate", "Takes in translated text, with the link to its English source.")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from allam.items import ItemFormat
 from allam.section import FileRef, HeldOut, Name, Section, assumed, paper
 
 FilterName = Literal["language", "too_short", "spam", "stop_words"]
@@ -120,6 +121,39 @@ class DedupConfig(Section):
         return self
 
 
+class ItemsFile(Section):
+    """Items that must not stand in the corpus."""
+
+    path: str = assumed("benchmarks are files", "JSON Lines file (plain, .gz, .xz) below `data.root`", min_length=1)
+    format: ItemFormat | Literal["questions"] = assumed(
+        "public benchmarks name their fields differently", "how a line is read, as in `eval.benchmarks`; `questions`: open questions for a judge", "items")
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the file with its checksum", ())
+
+
+class DecontaminateConfig(Section):
+    """Benchmarks in the corpus."""
+
+    action: Literal["drop", "mark", "off"] = assumed(
+        "the paper reports benchmarks (section 4) and names no procedure", "`drop` contaminated documents, `mark` them in contamination.jsonl.zst and keep "
+        "them, or don't look (`off`)", "drop")
+    ngram_words: int = assumed("GPT-3's (Brown et al. 2020, appendix C), and that of many since",
+                               "words in a row that an item and a document must share; of a shorter question, all of them", 13, ge=2)
+    min_words: int = assumed("GPT-3's lower bound: shorter runs collide by chance",
+                             "a shorter question is taken together with its right answer; where both have fewer words the item is left out and counted", 8, ge=2)
+    mark_only: tuple[Name, ...] = assumed("a book of scripture holds every verse that a question quotes",
+                                          "sources whose contaminated documents are marked and kept", ())
+    items: dict[Name, ItemsFile] = assumed(
+        "what the recipe evaluates is filled in by the plan", "further files of items: the counterpart of a benchmark in the other language, or what is "
+        "evaluated elsewhere", {})
+    order: tuple[str, ...] = assumed("the sources are known to the plan", "sources in the recipe's order; filled in by the plan", ())
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> DecontaminateConfig:
+        if self.min_words > self.ngram_words:
+            raise ValueError(f"min_words ({self.min_words}) is more than ngram_words ({self.ngram_words}); lower it")
+        return self
+
+
 class TranslateConfig(Section):
     """Translated text, with the link to its English source (§2.1)."""
 
@@ -156,4 +190,5 @@ class DataConfig(Section):
     ingest: IngestConfig = assumed("sections are stages", "reading raw files", IngestConfig())
     filter: FilterConfig = paper("2.1", "quality filters", FilterConfig())
     dedup: DedupConfig = paper("2.1", "duplicates", DedupConfig())
+    decontaminate: DecontaminateConfig = assumed("the paper's sections are stages", "benchmarks in the corpus", DecontaminateConfig())
     translate: TranslateConfig = paper("2.1", "translated text", TranslateConfig())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from allam.items import ItemFormat
 from allam.section import FileRef, Name, Section, assumed, paper
 
 
@@ -13,7 +14,7 @@ class BenchmarkConfig(Section):
     path: str = paper("4.1", "JSON Lines file below `data.root`")
     type: Literal["multiple_choice", "generation"] = paper("4.1", "scored by the likelihood of each choice, or by exact match of a generated answer")
     language: Literal["en", "ar"] = paper("4.1", "language of the items")
-    format: Literal["items", "lettered", "yes_no", "arabicmmlu", "bilingual_qa"] = assumed(
+    format: ItemFormat = assumed(
         "public benchmarks name their fields differently", "how a line is read: `items` (question, choices, answer), `lettered` (EXAMS: A to D are fields), "
         "`yes_no` (ACVA: the answer is نعم or لا), `arabicmmlu` (its columns), `bilingual_qa` (XQuAD: q_en, a_en, q_ar, a_ar)", "items")
     shots: int = paper("4.1, Table 4", "examples before each item, of its own topic where there are some: items marked `split: dev`, else the file's first",

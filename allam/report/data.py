@@ -12,7 +12,7 @@ from allam.report.read import Artifacts
 from allam.report.svg import Key
 from allam.report.words import LANGUAGES, percent, sentence, shortened
 
-STAGES = ("ingest", "filter", "dedup", "translate")
+STAGES = ("ingest", "filter", "dedup", "decontaminate", "translate", "decontaminate_translated")
 REASONS = {  # what the chart puts together, in the order in which a document meets it
     "set aside": ("bad_json", "bad_utf8", "no_text", "truncated", "unreadable", "duplicate_id"),
     "language": ("language",),
@@ -20,15 +20,17 @@ REASONS = {  # what the chart puts together, in the order in which a document me
     "spam": ("spam",),
     "stop words": ("stop_words",),
     "duplicates": ("duplicate_url", "duplicate_text"),
+    "benchmarks": ("contaminated",),
     "translation": ("orphan_translation", "length_ratio", "output_language", "repetition", "untranslated", "numbers_lost"),
 }
-COLOURS = ("k1", "k2", "k3", "k4", "k5", "k6", "k7")
+COLOURS = ("k1", "k2", "k3", "k4", "k5", "k6", "k9", "k7")
 EXPLAINED = {
     "bad_json": "the line is not JSON", "bad_utf8": "the bytes are not UTF-8", "no_text": "the record holds no text",
     "truncated": "the archive ends too early", "unreadable": "the file cannot be read", "duplicate_id": "an earlier record of the source has the same id",
     "language": "language identification is below the limit, or finds another language", "too_short": "fewer words than the limit",
     "spam": "repeated lines, links, hashtags or one over-used word", "stop_words": "too few or too many function words for prose",
     "duplicate_url": "a page met before, by its normalised address", "duplicate_text": "a text met before, in its comparison form",
+    "contaminated": "it holds an item of a benchmark",
     "orphan_translation": "the English original was not kept", "length_ratio": "far longer or shorter than its original",
     "output_language": "the translation is not Arabic by language identification", "repetition": "a phrase said over and over, as the original does not",
     "untranslated": "too many of the original's words are left as they were", "numbers_lost": "numbers of the original are missing",
