@@ -191,7 +191,7 @@ def _decontaminate(plan: Plan, files: FileTable) -> tuple[DecontaminateConfig, t
               for name, given in evaluation.benchmarks.benchmarks.items()}
     named |= {f"eval.judge.questions.{i}": (f"judge-{i}", ItemsFile(path=path, format="questions")) for i, path in enumerate(evaluation.judge.questions)}
     items, problems = dict[str, ItemsFile](), list[str]()
-    for where, (name, given) in named.items() if config.action != "off" else ():
+    for where, (name, given) in named.items() if config.action != "skip" else ():
         if name in items:
             raise UserError(f"data.decontaminate.items.{name}: the recipe evaluates a benchmark of this name", "give the file another name, or leave it out: "
                             "what is evaluated is looked for anyway")

@@ -133,13 +133,13 @@ class ItemsFile(Section):
 class DecontaminateConfig(Section):
     """Benchmarks in the corpus."""
 
-    action: Literal["drop", "mark", "off"] = assumed(
+    action: Literal["drop", "mark", "skip"] = assumed(
         "the paper reports benchmarks (section 4) and names no procedure", "`drop` contaminated documents, `mark` them in contamination.jsonl.zst and keep "
-        "them, or don't look (`off`)", "drop")
+        "them, or don't look (`skip`)", "drop")
     ngram_words: int = assumed("GPT-3's (Brown et al. 2020, appendix C), and that of many since",
                                "words in a row that an item and a document must share; of a shorter question, all of them", 13, ge=2)
     min_words: int = assumed("GPT-3's lower bound: shorter runs collide by chance",
-                             "a shorter question is taken together with its right answer; where both have fewer words the item is left out and counted", 8, ge=2)
+                             "a shorter question is taken together with its right answer; where both are shorter the item is left out and counted", 8, ge=2)
     mark_only: tuple[Name, ...] = assumed("a book of scripture holds every verse that a question quotes",
                                           "sources whose contaminated documents are marked and kept", ())
     items: dict[Name, ItemsFile] = assumed(

@@ -71,7 +71,7 @@ class ItemIndex:
         order = np.argsort(heads, kind="stable")
         self._heads, self._starts, self._owners = heads[order], starts[order], owners[order]
         self._run_lengths = np.minimum(lengths, self.ngram_words)[self._owners]
-        self._bits = np.uint64(64 - max(16, int(len(heads)).bit_length() + 4))
+        self._bits = np.uint64(64 - max(16, len(heads).bit_length() + 4))
         self._table = np.zeros(1 << (64 - int(self._bits)), dtype=bool)
         self._table[self._heads >> self._bits] = True
 

@@ -33,7 +33,7 @@ def run(config: DecontaminateConfig, inputs: dict[str, Path], out: Path) -> dict
     """Searches the documents of `inputs["documents"]` for the items, whose files lie below `inputs["root"]`."""
     work = out / "work"
     shards = source_shards(inputs["documents"] / "documents", config.order)
-    drops, searched = Drops(shards, work), config.action != "off"
+    drops, searched = Drops(shards, work), config.action != "skip"
     index = _index(config.model_dump_json(), inputs["root"]) if searched else None  # a file of items that can't be read fails before the first document
     if searched:
         run_tasks(work, "search", partial(_search_shard, config, inputs["root"], shards, work), len(shards), unit="documents",
