@@ -51,7 +51,7 @@ def read_items(path: Path, format: ItemFormat | Literal["questions"], language: 
             try:
                 item = READERS[format](json.loads(line), language)
                 check(item)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise UserError(f"{path.name}, line {number}: no item of the format {format!r}: {type(error).__name__}: {error}",
                                 "mend the line, or set the benchmark's `format`") from None
             yield item

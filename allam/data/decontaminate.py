@@ -63,8 +63,13 @@ def _index(config_json: str, root: Path) -> ItemIndex:
     for name, benchmark in config.items.items():
         for file in benchmark.files:
             for language in ("en", "ar"):
-                items |= dict.fromkeys((name, item) for item in read_items(check_file(root, file), benchmark.format, language) if not item.is_example)
+                found = read_items(check_file(root, file), benchmark.format, language, _check)
+                items |= dict.fromkeys((name, item) for item in found if not item.is_example)
     return ItemIndex(items, config.ngram_words, config.min_words)
+
+
+def _check(item: Item) -> None:
+    assert isinstance(item.answer_text, str)  # raises where the answer is none of the choices
 
 
 def _search_shard(config: DecontaminateConfig, root: Path, shards: Shards, work: Path, task: int, meter: Meter) -> None:
