@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from allam.data.drops import Drops, Shards, read_drops
+from allam.data.drops import Drops, Shards, drops_folder, read_drops
 from allam.data.tables import (
     TableWriter,
     add_counts,
+    count_rows,
     dropped_line,
     dropped_path,
     funnel,
@@ -53,9 +54,15 @@ def write_kept(out: Path, shards: Shards, sources: tuple[str, ...], drops: Drops
 
 
 def _write_shard(shards: Shards, work: Path, task: int, meter: Meter) -> None:
-    """Leaves the shard's kept documents, the dropped ones and the counts."""
+    """Leaves the shard's kept documents, the dropped ones and the counts. A shard that loses nothing is linked: written again it would be the same."""
     source, path = shards[task]
     made, drops = work / "shards" / source / path.name, read_drops(work, task)
+    if not drops_folder(work, task).exists():
+        publish(path, made)
+        count, size = count_rows(path), sum(text_bytes(table) for table in read_tables(path, ["text"]))
+        write_notes(made.with_suffix(".json"), {"in": count, "out": count, "bytes": size, "dropped": {}})
+        meter.add(count)
+        return
     start, size, dropped, reasons = 0, 0, [], {}  # type: ignore[var-annotated]
     drop = next(drops, None)
     with TableWriter(made) as writer:
