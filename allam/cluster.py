@@ -84,6 +84,9 @@ class ClusterProfile(BaseModel):
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one rank, at most")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage")
     checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints of a training stage, in seconds")
+    tensorboard: str | None = Field(None, min_length=1, description="while training: folder for TensorBoard's event files, a sub-folder a stage")
+    wandb_project: str | None = Field(None, description="while training: project of Weights & Biases; its key and mode come from WANDB_API_KEY and WANDB_MODE",
+                                      min_length=1)
     max_english_rise: float | None = Field(None, gt=0, description="while training: largest rise of held-out English bits per byte over the stage's "
                                            "start, as a share (0.05 is 5%); measured every `eval_every` steps; null: not watched")
     on_english_rise: Literal["warn", "stop"] = Field("warn", description="above `max_english_rise`: a warning in the log, or the stage stops; it goes on "

@@ -43,6 +43,7 @@ from allam.engine.logs import JsonLines
 from allam.engine.model import flops_per_token
 from allam.engine.schedule import OptimizerSettings, learning_rate
 from allam.engine.stability import StabilityMonitor
+from allam.engine.trackers import flat, open_trackers
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
 from allam.progress import Progress
@@ -95,6 +96,7 @@ class Trainer:
         self._step = self.start_step
         self._result: StepResult | None = None
         self._terminated = self._stop = self._save = False
+        self._track = open_trackers(self.profile, work.parent, self.start_step) if self.ranks.first else None
         self._monitor = StabilityMonitor(self._logs[METRICS].rows())
         self._saved_at = time.monotonic()
         self._speed: _Speed | None = None
@@ -241,12 +243,12 @@ class Trainer:
                "learning_rate": _short(result.learning_rate), **{k: _short(v) if isinstance(v, float) else v for k, v in more.items()}}
         if spikes := self._monitor.add(row):
             row["spikes"] = spikes
-        self._logs[METRICS].add(row)
+        self._add(METRICS, row)
         now = time.monotonic()
         if self._speed is None:  # the first step of a process warms up
             self._speed = _Speed(now, tokens, self._waited)
         elif now - self._speed.time >= SECONDS_BETWEEN_TELEMETRY or result.step + 1 == self.total_steps:
-            self._logs[TELEMETRY].add({"step": result.step + 1, "tokens": tokens, **self._telemetry(self._speed, now, tokens, sequence_length)})
+            self._add(TELEMETRY, {"step": result.step + 1, "tokens": tokens, **self._telemetry(self._speed, now, tokens, sequence_length)})
             self._speed = _Speed(now, tokens, self._waited)
 
     def _telemetry(self, since: _Speed, now: float, tokens: int, sequence_length: float) -> dict[str, float]:
@@ -260,7 +262,12 @@ class Trainer:
 
     def log_eval(self, step: int, tokens: int, **values: Any) -> None:
         """Writes a line of evals.jsonl: a measurement after `step` steps (0: before the first)."""
-        self._logs[EVALS].add({"step": step, "tokens": tokens, **values})
+        self._add(EVALS, {"step": step, "tokens": tokens, **values})
+
+    def _add(self, name: str, row: dict[str, Any]) -> None:
+        self._logs[name].add(row)
+        if self._track is not None:
+            self._track(int(row["step"]), {key: value for key, value in flat(row) if key != "step"})
 
     def evals(self) -> list[dict[str, Any]]:
         """The measurements so far, the same on every rank."""

@@ -18,7 +18,7 @@ from allam.cluster import ClusterProfile
 from allam.engine import checkpoint
 from allam.engine.model import flops_per_token
 from allam.engine.stability import count_spikes
-from allam.errors import StageFailed
+from allam.errors import StageFailed, UserError
 
 RARELY = ClusterProfile(threads=1, checkpoint_seconds=1e6)
 STEPS = 6
@@ -235,3 +235,22 @@ def test_telemetry_tells_speed_utilisation_memory_and_waiting(tmp_path: Path) ->
     assert row["utilisation"] == pytest.approx(row["tflops_per_device"] / RARELY.peak_tflops, rel=1e-3)
     assert row["peak_memory_bytes"] > 50e6
     assert 0 < row["data_wait_share"] < 1
+
+
+def test_a_resumed_run_goes_on_in_the_same_tensorboard_curve(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    profile = RARELY.model_copy(update={"tensorboard": str(tmp_path / "curves")})
+    _stop_after(tmp_path / "pretrain" / "0123" / "work", 3, profile)
+    resumed = train(make_trainer(tmp_path / "pretrain" / "0123" / "work", STEPS, profile))
+    curves = accumulator.EventAccumulator(str(tmp_path / "curves" / "pretrain-0123"))
+    curves.Reload()
+    losses = curves.Scalars("loss")
+    assert [event.step for event in losses] == [1, 2, 3, 4, 5, 6]
+    assert [event.value for event in losses][3:] == pytest.approx(resumed["losses"], rel=1e-5)
+
+
+def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="wandb_project needs wandb") as found:
+        make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"wandb_project": "allam"}))
+    assert "pip install wandb" in found.value.remedy
