@@ -5,11 +5,12 @@ from __future__ import annotations
 from prefect import flow
 
 from allam.artifacts import ArtifactRef
+from flows.cancel import cancel_jobs
 from flows.names import explained, flow_run_name
 from flows.run import current_run, run_stages
 
 
-@flow(name="align", flow_run_name=flow_run_name, persist_result=False)
+@flow(name="align", flow_run_name=flow_run_name, persist_result=False, on_cancellation=[cancel_jobs])
 @explained
 def align(recipe: str = "demo", overrides: list[str] | None = None, cluster: str | None = None, store: str | None = None,
          to: str | None = None, force: list[str] | None = None) -> dict[str, ArtifactRef]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.align import align
+from flows.cancel import cancel_jobs
 from flows.data import data
 from flows.evaluation import evaluation
 from flows.names import explained, flow_run_name
@@ -16,7 +17,7 @@ from flows.train import train
 FLOWS = {"data": data, "tokenizer": tokenizer, "train": train, "align": align, "eval": evaluation}
 
 
-@flow(name="pipeline", flow_run_name=flow_run_name, persist_result=False)
+@flow(name="pipeline", flow_run_name=flow_run_name, persist_result=False, on_cancellation=[cancel_jobs])
 @explained
 def pipeline(recipe: str = "demo", overrides: list[str] | None = None, cluster: str | None = None, store: str | None = None,
              to: str | None = None, force: list[str] | None = None) -> None:

@@ -23,7 +23,7 @@ from allam.cluster import ClusterProfile
 from allam.errors import AllamError, StageCancelled, StageFailed
 from allam.launch import slurm_queue as queue
 from allam.launch.folder import LOG_LINES_SHOWN, RUN_AGAIN, Made, OnProgress, Relay, full_disk, log_lines, prepare, remove_scratch, tail, told_failure
-from allam.launch.slurm_queue import Job, SubmissionUnclear
+from allam.launch.slurm_queue import Job, NoAnswer
 from allam.launch.slurm_script import comment, job_name, write_script
 from allam.pipeline import StageSpec
 
@@ -49,9 +49,9 @@ def make(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profi
     if manifest is not None:
         remove_scratch(ref.path)
         return Made(ref, manifest, False)
-    launch = _Launch(spec, inputs, store, profile, report)
+    queue.refuse_without_slurm()
     try:
-        launch.run()
+        _Launch(spec, inputs, store, profile, report).run()
     except KeyboardInterrupt:
         cancel_job(ref.path)
         raise
@@ -60,13 +60,16 @@ def make(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store, profi
     return Made(ref, manifest, True)
 
 
-def cancel_job(folder: Path) -> str | None:
-    """Cancels the job that was submitted for an artifact that isn't done; returns its id, or None where there was none."""
-    submitted = _read_submitted(folder)
-    if submitted is None or (folder / MANIFEST).exists():
-        return None
-    queue.cancel(submitted.job)
-    return submitted.job
+def cancel_job(folder: Path) -> list[str]:
+    """Cancels whatever is in the queue for an artifact; returns the jobs' ids."""
+    try:
+        live = [job.id for job in queue.jobs(job_name(folder)) if not (job.ended or job.lost)]
+    except NoAnswer:
+        submitted = _read_submitted(folder)
+        live = [submitted.job] if submitted else []
+    for job in live:
+        queue.cancel(job)
+    return live
 
 
 @dataclass(frozen=True)
@@ -121,23 +124,23 @@ class _Launch:
             while True:
                 if self._is_done():
                     return None
-                found = queue.jobs(job_name(self.spec))
-                if found is None:
-                    self._wait("Slurm doesn't answer")
+                try:
+                    live = self._live(queue.jobs(job_name(self.folder)))
+                except NoAnswer as error:
+                    self._wait(f"Slurm doesn't answer ({error})")
                     continue
-                live = self._live(found)
-                if live is None and is_being_made(self.folder):
+                if live is not None:
+                    submitted = _read_submitted(self.folder)
+                    return submitted if submitted and submitted.job == live.id else self._note(live.id)
+                if is_being_made(self.folder):
                     self._wait("a worker outside Slurm is at it")
                     continue
-                submitted = _read_submitted(self.folder)
-                if live is not None:
-                    return submitted if submitted and submitted.job == live.id else self._note(live.id)
                 prepare(self.spec, self.inputs, self.store)
                 write_script(self.spec, self.folder, self.profile)
                 end_of_log = _size(self.folder / LOG)
                 try:
                     return self._note(queue.submit(self.folder, SCRIPT), end_of_log)
-                except SubmissionUnclear as error:
+                except NoAnswer as error:
                     self._wait_for_it_to_appear(str(error))
 
     def _live(self, found: list[Job]) -> Job | None:
@@ -150,12 +153,12 @@ class _Launch:
         """Looks at the queue until the job shows, or until it would have."""
         since = time.monotonic()
         while time.monotonic() - since < SECONDS_TO_APPEAR:
-            found = queue.jobs(job_name(self.spec))
-            if found is None:
-                since = time.monotonic()  # no answer proves nothing
-            elif self._live(found) is not None:
-                return
-            self._wait(f"submitting; no clear answer yet ({why.splitlines()[0] if why else 'none'})")
+            try:
+                if self._live(queue.jobs(job_name(self.folder))) is not None:
+                    return
+            except NoAnswer:
+                since = time.monotonic()  # it proves nothing
+            self._wait(f"submitted without a clear answer ({why})")
 
     def _note(self, job: str, end_of_log: int | None = None) -> _Submitted:
         """Writes the job's id down; that of a job found in the queue with the end that its log has now."""
@@ -170,9 +173,10 @@ class _Launch:
         """Whether the artifact was made; False where the job vanished and shall be submitted again. Raises where it failed."""
         lost_since: float | None = None
         while not self._is_done():
-            found = queue.jobs(job_name(self.spec))
-            if found is None:
-                self._wait("Slurm doesn't answer", job=submitted.job)
+            try:
+                found = queue.jobs(job_name(self.folder))
+            except NoAnswer as error:
+                self._wait(f"Slurm doesn't answer ({error})", job=submitted.job)
                 continue
             other = self._live(found)
             if other is not None and other.id != submitted.job:  # resubmitted by somebody else

@@ -8,11 +8,12 @@ quoted here; no path enters a #SBATCH line, since the job's files are named rela
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from pathlib import Path
 
-from allam.artifacts import ERROR, KEY_DIGITS_IN_PATH, LOG, MANIFEST, SCRIPT, write_atomic
+from allam.artifacts import ERROR, LOG, MANIFEST, SCRIPT, write_atomic
 from allam.cluster import ClusterProfile
 from allam.launch.folder import worker_variables
 from allam.pipeline import StageSpec
@@ -76,9 +77,9 @@ def write_script(spec: StageSpec, folder: Path, profile: ClusterProfile) -> None
     write_atomic(folder / SCRIPT, render(spec, folder, profile))
 
 
-def job_name(spec: StageSpec) -> str:
-    """What `--dependency=singleton` goes by: jobs of one artifact never run at the same time."""
-    return spec.key[:KEY_DIGITS_IN_PATH]
+def job_name(folder: Path) -> str:
+    """What `--dependency=singleton` goes by: the key, and the folder's hash, since the same artifact may be made in two stores at once."""
+    return f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
 
 
 def comment(spec: StageSpec) -> str:
@@ -94,10 +95,10 @@ def render(spec: StageSpec, folder: Path, profile: ClusterProfile) -> str:
     # after `scontrol requeue` Slurm ends this script; it must not end by itself before
     requeue = 'scontrol requeue "$SLURM_JOB_ID" && sleep 600' if slurm.requeue else "true    # not allowed by the profile"
     body = BODY.format(
-        name=spec.name, label=f"{spec.kind}/{job_name(spec)}", script=SCRIPT, folder=shlex.quote(str(folder)), setup="\n".join(setup),
+        name=spec.name, label=f"{spec.kind}/{folder.name}", script=SCRIPT, folder=shlex.quote(str(folder)), setup="\n".join(setup),
         variables="\n".join(variables), requeue=requeue, restarts=slurm.restarts, pause=SECONDS_BETWEEN_STARTS, error=ERROR, manifest=MANIFEST,
         srun=_srun(spec, profile), worker=shlex.join([*slurm.container, slurm.python or sys.executable, "-m", "allam.worker", str(folder)]))
-    return "#!/bin/bash\n" + "".join(f"#SBATCH {option}\n" for option in _options(spec, profile)) + body
+    return "#!/bin/bash\n" + "".join(f"#SBATCH {option}\n" for option in _options(spec, folder, profile)) + body
 
 
 def _nodes_tasks_cpus(spec: StageSpec, profile: ClusterProfile) -> tuple[int, int, int]:
@@ -115,13 +116,13 @@ def _srun(spec: StageSpec, profile: ClusterProfile) -> str:
     return shlex.join(["srun", *options, *profile.slurm.srun])
 
 
-def _options(spec: StageSpec, profile: ClusterProfile) -> list[str]:
+def _options(spec: StageSpec, folder: Path, profile: ClusterProfile) -> list[str]:
     """sbatch's options, one a line of the script."""
     slurm, (nodes, tasks, cpus) = profile.slurm, _nodes_tasks_cpus(spec, profile)
     with_model = spec.stage.ranks or spec.stage.device
     gpus = slurm.gpus_per_node if spec.stage.ranks else 1 if with_model and slurm.gpus_per_node else None
     named = {
-        "job-name": job_name(spec), "comment": comment(spec), "dependency": "singleton", "output": LOG, "open-mode": "append",
+        "job-name": job_name(folder), "comment": comment(spec), "dependency": "singleton", "output": LOG, "open-mode": "append",
         "signal": f"B:USR1@{slurm.signal_seconds}", "nodes": nodes, "ntasks-per-node": tasks, "cpus-per-task": cpus, "gpus-per-node": gpus,
         "account": slurm.account, "partition": slurm.partition if with_model else slurm.cpu_partition or slurm.partition, "qos": slurm.qos,
         "constraint": slurm.constraint if with_model else None, "time": slurm.time_limit, "mem": slurm.memory,

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,15 @@ def loss(model: Any, items: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str,
     return losses.sum(), {"tokens": torch.tensor(float(losses.numel()))}
 
 
-def train(trainer: Trainer) -> dict[str, Any]:
-    """Trains to the end; losses and norms of the steps taken, and a hash of the weights."""
+def train(trainer: Trainer, step_seconds: float = 0.0) -> dict[str, Any]:
+    """Trains to the end, each step at least so long; losses and norms of the steps taken, and a hash of the weights."""
     losses, norms = [], []
     for step in trainer.steps():
         result = trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
         trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
         losses.append(result.loss)
         norms.append(result.grad_norm)
+        time.sleep(step_seconds)
     weights = dict(trainer.weights())
     digest = hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights.values())).hexdigest()
     return {"losses": losses, "norms": norms, "weights": digest, "sums": {n: float(w.double().sum()) for n, w in weights.items()},

@@ -79,11 +79,11 @@ class Server:
             assert time.monotonic() < deadline, (self.root / "server.log").read_text()[-4000:]
             time.sleep(0.5)
 
-    def trigger(self, to: str) -> str:
+    def trigger(self, to: str, **more: object) -> str:
         """Runs the pipeline's deployment; returns the run's id."""
         deployment = self.api("/deployments/name/pipeline/allam")
-        run = self.api(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"recipe": str(self.recipe), "to": to, "store": str(self.store)}})
-        return str(run["id"])
+        parameters = {"recipe": str(self.recipe), "to": to, "store": str(self.store)} | more
+        return str(self.api(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"])
 
     def state(self, run: str) -> str:
         """The type of a run's state."""
@@ -117,6 +117,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
     finally:
         running.close()
+
+
+class Jobs:
+    """Stages as Slurm jobs of a store of their own, each held at its start until `release`."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.store, self.gate, self.profile = server.root / name, server.root / f"{name}.wait", server.root / f"{name}.yaml"
+        self.gate.touch()
+        self.profile.write_text(f"launcher: slurm\nslurm:\n  poll_seconds: 0.5\n  lines: ['while [ -e {self.gate} ]; do sleep 0.2; done']\n")
+
+    def release(self) -> None:
+        """Lets the jobs go on."""
+        self.gate.unlink()
+
+    def states(self) -> list[str]:
+        """The states of all jobs of this store, the first one first."""
+        told = subprocess.run(["squeue", "--noheader", "--states=all", "--sort=i", "--format=%T %Z"], capture_output=True, text=True, check=True).stdout
+        return [line.split()[0] for line in told.splitlines() if str(self.store) in line]
 
 
 def test_every_flow_is_deployed_and_the_pipeline_on_a_schedule(server):
@@ -170,3 +188,32 @@ def test_a_run_whose_worker_was_killed_is_marked_as_crashed_and_goes_on_elsewher
     server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
     server.wait_for(lambda: server.state(run) == "COMPLETED", 300)
     assert len(list(server.store.glob("dedup/*/manifest.json"))) == 2
+
+
+def test_a_job_outlives_the_killed_worker_and_another_one_follows_it(server, slurm_cluster):
+    server.environment["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    first = server.start("prefect", "worker", "start", "--pool", "allam")
+    server.processes.append(first)
+    jobs = Jobs(server, "killed")
+    run = server.trigger("ingest", cluster=str(jobs.profile), store=str(jobs.store))
+    server.wait_for(lambda: jobs.states() == ["RUNNING"], 300)
+    server.kill(first)
+    server.wait_for(lambda: server.state(run) in ("CRASHED", "SCHEDULED"), 300)
+    assert jobs.states() == ["RUNNING"]
+    server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
+    server.wait_for(lambda: server.state(run) == "RUNNING", 300)
+    jobs.release()
+    server.wait_for(lambda: server.state(run) == "COMPLETED", 300)
+    server.wait_for(lambda: jobs.states() == ["COMPLETED"], 60)
+    assert next(jobs.store.glob("ingest/*/log.txt")).read_text().count(", start ") == 1
+
+
+def test_cancelling_a_run_cancels_its_job(server, slurm_cluster):
+    server.environment["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
+    jobs = Jobs(server, "cancelled")
+    run = server.trigger("ingest", cluster=str(jobs.profile), store=str(jobs.store))
+    server.wait_for(lambda: jobs.states() == ["RUNNING"], 300)
+    server.api(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    server.wait_for(lambda: jobs.states() == ["CANCELLED"], 120)
+    server.wait_for(lambda: server.state(run) == "CANCELLED", 120)

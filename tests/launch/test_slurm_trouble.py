@@ -133,7 +133,6 @@ def test_what_slurm_refuses_is_the_users_mistake_in_slurms_words(fake):
 
 
 def test_a_machine_without_sbatch_is_told_so(fake, monkeypatch):
-    monkeypatch.setattr(slurm_queue, "jobs", lambda name: [])
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="there is no sbatch here"):
         fake.make()
@@ -247,20 +246,12 @@ def test_a_launcher_killed_between_submitting_and_writing_the_id_down_leaves_a_j
     wait_for(lambda: len(first) == 1)
 
 
-def test_a_cancelled_job_is_an_end_that_is_not_tried_again(fake):
-    from tasks.stage import _is_worth_a_retry
-
+def test_a_cancelled_job_is_an_end_of_its_own_kind(fake):
     fake.put("hold")
     thread, outcome = fake.following()
-    assert slurm.cancel_job(fake.bench.folder("toy")) == "1"
+    assert slurm.cancel_job(fake.bench.folder("toy")) == ["1"]
     thread.join(20)
     assert isinstance(outcome[0], StageCancelled)
-
-    class Failed:
-        def result(self, raise_on_failure):
-            return outcome[0]
-
-    assert not _is_worth_a_retry(None, None, Failed())
 
 
 def test_ctrl_c_cancels_the_job_and_a_crash_leaves_it(fake):

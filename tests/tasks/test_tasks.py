@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from prefect.states import Failed
 
 from allam.artifacts import Manifest, OutputFile
+from allam.errors import StageCancelled, StageFailed, UserError
 from allam.pipeline import STAGES
 from tasks.table import TASKS
 from tasks.words import done_line, duration, made_line, made_markdown, number, progress_line, size
@@ -24,6 +26,11 @@ def test_every_kind_of_stage_has_a_task_of_its_name_tagged_with_its_area():
         assert ("devices" in stage.tags) or not STAGES[kind].ranks
         assert stage.description
         assert stage.persist_result is False
+
+
+@pytest.mark.parametrize(("error", "again"), [(UserError("wrong"), False), (StageCancelled("by scancel"), False), (StageFailed("a lost node"), True)])
+def test_a_mistake_and_a_cancelled_job_are_not_tried_again(error, again):
+    assert TASKS["ingest"].retry_condition_fn(None, None, Failed(data=error)) is again
 
 
 def test_the_page_of_a_stage_says_what_it_made():

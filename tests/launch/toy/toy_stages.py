@@ -20,7 +20,7 @@ from allam.section import Section
 class ToyConfig(Section):
     """What the toy does."""
 
-    act: Literal["count", "user_error", "failure", "crash", "killed", "sleep", "environment", "disk_full", "leave_helper", "ranks"] = "count"
+    act: Literal["count", "user_error", "failure", "crash", "killed", "sleep", "environment", "disk_full", "leave_helper", "ranks", "train"] = "count"
     steps: int = 20
     step_seconds: float = 0.0
     note: str = ""
@@ -34,6 +34,8 @@ def install() -> None:
 
 def run(config: ToyConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Counts to `steps`, resuming from work/, or does what `act` says."""
+    if config.act == "train":
+        return _train(config, out)
     act = globals().get(f"_{config.act}")
     if act is not None:
         act(config, inputs, out)
@@ -54,6 +56,18 @@ def _count(config: ToyConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     sources = [path.joinpath("lines.txt").read_text() for name, path in sorted(inputs.items()) if name != "root"]
     write_atomic(out / "lines.txt", "".join(f"{line}\n" for line in lines) + "".join(sources))
     return {"steps": len(lines)}
+
+
+def _train(config: ToyConfig, out: Path) -> dict[str, Any]:
+    """The tiny model of tests/engine on all ranks, at a pace that leaves time to kill it."""
+    from tiny_training import make_trainer, train
+
+    trainer = make_trainer(out / "work", config.steps, execution())
+    done = train(trainer, config.step_seconds)
+    if trainer.ranks.first:
+        write_atomic(out / "weights.json", json.dumps({"sha256": done["weights"]}))
+    trainer.finish(out)
+    return {"steps": config.steps}
 
 
 def _user_error(*_: object) -> None:
