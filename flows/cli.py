@@ -199,15 +199,23 @@ def adopt_artifact(name: StageName, path: Annotated[Path, typer.Argument(help="T
 
 
 @app.command()
-def lock(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Write down the recipe's external files with their checksums, beside the recipe; new files then are an explicit change."""
-    loaded, target = load(recipe, overrides or []), lock_path(locate(recipe))
-    files = make_plan(loaded).files
-    if files.problems:
-        raise UserError("files are missing:\n" + "\n".join(f"  {field}: {problem}" for field, problem in files.problems),
-                        "put them there, or change the recipe")
-    write_lock(target, files)
-    out.print(f"{target}: {len(files.found)} files")
+def lock(recipe: RecipeName, to: To = None, output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; else "
+         "beside the recipe, where it is heeded.")] = None, overrides: Overrides = None, store: StorePath = None) -> None:
+    """Write down the recipe's external files with their checksums; new files then are an explicit change.
+
+    With --to only the files must be there that the stages up to it need; others are locked where they are there.
+    """
+    if output is None and locate(recipe) in packaged().values():
+        raise UserError(f"{recipe!r} is a recipe of the package, which no list of your files belongs in",
+                        f"lock a recipe of your own (one that says `extends: {recipe}` is enough), or give --output FILE")
+    loaded, target = load(recipe, overrides or []), output or lock_path(locate(recipe))
+    planned = make_plan(loaded, open_store(store).root / "files.json")
+    problems = [problem for spec in (planned.upstream(to) if to else planned.specs.values()) for problem in spec.problems]
+    if problems:
+        raise UserError("files are missing:\n" + "\n".join(f"  {problem}" for problem in dict.fromkeys(problems)),
+                        "put them there, change the recipe, or lock what the first stages need with --to STAGE")
+    write_lock(target, planned.files)
+    out.print(f"{target}: {len(planned.files.found)} files")
 
 
 @app.command()

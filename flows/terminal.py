@@ -20,7 +20,7 @@ from allam.history import Status
 from allam.launch.folder import Made
 from allam.pipeline import Plan
 from allam.train.estimate import Estimate
-from tasks.words import duration, progress_line, size
+from tasks.words import duration, parts_line, progress_line, size
 
 SECONDS_BETWEEN_LINES = 15.0  # where the output is a log
 WIDTH_OF_LOGS = 200
@@ -66,7 +66,7 @@ class LiveLines:
         self._close()
         total = size(sum(output.size for output in made.manifest.outputs.values()))
         if made.made:
-            out.print(self._line("made", name, f"{duration(time.monotonic() - self.begun):>11}  {total:>9}", "green"))
+            out.print(self._line("made", name, f"{duration(time.monotonic() - self.begun):>11}  {total:>9}  {parts_line(made.manifest)}", "green"))
         else:
             out.print(self._line("reused", name, f"{'':>11}  {total:>9}", "dim"))
 

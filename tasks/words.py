@@ -55,9 +55,18 @@ def done_line(state: Mapping[str, Any]) -> str:
 
 
 def made_line(manifest: Manifest, made: bool) -> str:
-    """`made in 3 min 05 s, 2.5 MB` or `reused, 2.5 MB`."""
+    """`made in 3 min 05 s, 2.5 MB; files: 1 read, 364 reused`, without the last part where there are none, or `reused, 2.5 MB`."""
     total = size(sum(output.size for output in manifest.outputs.values()))
-    return f"made in {duration(manifest.seconds)}, {total}" if made else f"reused, {total}"
+    told = parts_line(manifest)
+    return f"made in {duration(manifest.seconds)}, {total}{'; ' if told else ''}{told}" if made else f"reused, {total}"
+
+
+def parts_line(manifest: Manifest) -> str:
+    """`files: 1 read, 364 reused` of a stage that links what an earlier artifact has of it; nothing of the others."""
+    for name in ("files", "shards"):
+        if "reused" in manifest.metrics.get(name, ()):
+            return f"{name}: {', '.join(f'{number(count)} {verb}' for verb, count in manifest.metrics[name].items())}"
+    return ""
 
 
 def made_markdown(manifest: Manifest, path: Path, made: bool) -> str:

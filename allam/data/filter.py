@@ -56,7 +56,7 @@ def run(config: FilterConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
 def _key(config: FilterConfig, source: str, shard: Path, out: Path) -> str:
     """The key of a shard for reuse: its content, and all that decides about its documents."""
     return part_key(out, {"shard": file_sha256(shard), "config": config.model_dump(mode="json", exclude={"sources"}),
-                          "source": config.sources[source].model_dump(mode="json", exclude={"path", "files"})})
+                          "source": config.sources[source].model_dump(mode="json", exclude={"path", "files", "sha256"})})
 
 
 def _made(work: Path, source: str, shard: Path) -> Path:

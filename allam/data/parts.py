@@ -29,7 +29,7 @@ from allam.files import check_source
 from allam.section import FileRef
 
 SET_ASIDE = "set_aside.jsonl"
-NO_PART_OF_A_PART = {"path", "files", "filters"}  # fields of a source that don't bear on what is read from one of its files
+NO_PART_OF_A_PART = {"path", "files", "sha256", "filters"}  # fields of a source that don't bear on what is read from one of its files
 VARYING = ("id", "text", "url", "title", "date", "translation_of", "line")
 
 

@@ -12,6 +12,7 @@ import pytest
 from small import write_small_recipe
 
 from allam.artifacts import Store
+from allam.recipe import locate
 
 CODE = Path(__file__).parents[2]
 DATA = ("ingest", "filter", "dedup")
@@ -105,6 +106,32 @@ def test_a_lock_file_makes_new_files_an_explicit_change(allam):
     assert json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"] == before
     allam("lock", allam.recipe)
     assert json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"] != before
+
+
+def test_a_lock_of_the_data_alone_needs_no_other_files_and_is_heeded(allam):
+    allam.edit(lambda tree: tree["data"]["sources"]["web_en"].update(path="web_en*.jsonl"))
+    assert "align.curate.path" in allam("lock", allam.recipe, status=2)
+    assert "small.lock.json: 2 files" in allam("lock", allam.recipe, "--to", "dedup")
+    before = states(allam)["ingest"], json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"]
+    (allam.root / "raw" / "web_en_new.jsonl").write_text('{"id": "n", "text": "new"}\n')
+    assert (states(allam)["ingest"], json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"]) == before
+
+
+def test_a_packaged_recipe_is_locked_only_to_a_place_of_the_users(allam):
+    assert "extends: demo" in allam("lock", "demo", status=2)
+    assert "demo.json: " in allam("lock", "demo", "--output", allam.root / "demo.json")
+    assert "documents/web_en.jsonl.gz" in json.loads((allam.root / "demo.json").read_text())["files"]
+    assert not locate("demo").with_suffix(".lock.json").exists()
+
+
+def test_a_new_file_is_all_that_is_read_and_the_command_says_so(allam):
+    allam.edit(lambda tree: tree["data"]["sources"]["web_en"].update(path="web_en*.jsonl"))
+    assert "files: 2 read, 0 reused" in allam("stage", "ingest", "--recipe", allam.recipe)
+    assert "shards: 2 filtered, 0 reused" in allam("stage", "filter", "--recipe", allam.recipe)
+    (allam.root / "raw" / "web_en_new.jsonl").write_text('{"id": "n", "text": "new"}\n')
+    assert "files: 1 read, 2 reused" in allam("stage", "ingest", "--recipe", allam.recipe)
+    assert "shards: 1 filtered, 2 reused" in allam("stage", "filter", "--recipe", allam.recipe)
+    assert "artifacts are what their manifests say" in allam("verify")
 
 
 def test_a_cluster_profile_runs_nothing_again(allam, made):

@@ -79,9 +79,9 @@ class Server:
             assert time.monotonic() < deadline, (self.root / "server.log").read_text()[-4000:]
             time.sleep(0.5)
 
-    def trigger(self, to: str, **more: object) -> str:
-        """Runs the pipeline's deployment; returns the run's id."""
-        deployment = self.api("/deployments/name/pipeline/allam")
+    def trigger(self, to: str, flow: str = "pipeline", **more: object) -> str:
+        """Runs a flow's deployment; returns the run's id."""
+        deployment = self.api(f"/deployments/name/{flow}/allam")
         parameters = {"recipe": str(self.recipe), "to": to, "store": str(self.store)} | more
         return str(self.api(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"])
 
@@ -137,12 +137,14 @@ class Jobs:
         return [line.split()[0] for line in told.splitlines() if str(self.store) in line]
 
 
-def test_every_flow_is_deployed_and_the_pipeline_on_a_schedule(server):
+def test_every_flow_is_deployed_and_the_pipeline_and_the_data_on_a_schedule(server):
     deployments = {d["entrypoint"]: d for d in server.api("/deployments/filter", {})}
     assert sorted(deployments) == ["flows.align.align", "flows.data.data", "flows.evaluation.evaluation", "flows.pipeline.pipeline",
                                    "flows.tokenizer.tokenizer", "flows.train.train"]
     schedule = deployments["flows.pipeline.pipeline"]["schedules"][0]["schedule"]
     assert (schedule["cron"], schedule["timezone"]) == ("0 2 * * *", "Asia/Riyadh")
+    schedule = deployments["flows.data.data"]["schedules"][0]["schedule"]
+    assert (schedule["cron"], schedule["timezone"]) == ("0 1 * * *", "Asia/Riyadh")
     assert deployments["flows.data.data"]["parameters"]["store"] == str(server.store)
     assert len(server.api("/automations/filter", {})) == 2
 
@@ -217,3 +219,25 @@ def test_cancelling_a_run_cancels_its_job(server, slurm_cluster):
     server.api(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     server.wait_for(lambda: jobs.states() == ["CANCELLED"], 120)
     server.wait_for(lambda: server.state(run) == "CANCELLED", 120)
+
+
+def test_the_data_flow_reads_only_new_files_and_its_page_says_so(server):
+    daily = server.root / "daily.yaml"
+    daily.write_text(server.recipe.read_text().replace("name: small", "name: daily").replace("path: web_en.jsonl", "path: web_en*.jsonl"))
+    worker = server.start("prefect", "worker", "start", "--pool", "allam")
+    server.processes.append(worker)
+
+    def told() -> list[str]:
+        """What the pages of the recipe's ingest say, the oldest first."""
+        pages = [page for page in server.api("/artifacts/filter", {"sort": "CREATED_DESC"}) if page["key"] == "ingest"]
+        return [page["description"] for page in reversed(pages) if page["description"].startswith("daily: ")]
+
+    for day, expected in enumerate(["daily: made", "files: 1 read, 2 reused", "daily: reused"]):
+        if day == 1:
+            (server.root / "raw" / "web_en_2.jsonl").write_text('{"id": "day-2", "text": "One more line."}\n')
+        run = server.trigger("dedup", "data", recipe=str(daily))
+        server.wait_for(lambda run=run: server.state(run) in ("COMPLETED", "FAILED", "CRASHED"), 300)
+        assert server.state(run) == "COMPLETED"
+        server.wait_for(lambda day=day: len(told()) > day, 30)
+        assert expected in told()[day], told()
+    server.kill(worker)

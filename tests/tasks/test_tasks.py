@@ -43,6 +43,12 @@ def test_the_page_of_a_stage_says_what_it_made():
     assert "reused" in made_markdown(MANIFEST, Path("/store"), made=False)
 
 
+def test_a_line_says_how_many_files_were_read_and_how_many_reused():
+    made = MANIFEST.model_copy(update={"metrics": {"files": {"read": 1, "reused": 1364}}})
+    assert made_line(made, made=True) == "made in 3 min 05 s, 2.5 MB; files: 1 read, 1,364 reused"
+    assert made_line(made, made=False) == "reused, 2.5 MB"
+
+
 def test_figures_of_the_same_shape_stand_in_a_table_of_their_own():
     ledger = {"en": {"web": {"share": 0.31, "planned_tokens": 93312}, "code": {"share": 0.39, "planned_tokens": 117376}}, "ar": {"web": {"share": 0.3}}}
     page = made_markdown(MANIFEST.model_copy(update={"metrics": {"ledger": ledger, "loss": {"first": 6.9, "last": 1.1}}}), Path("/store"), made=True)
