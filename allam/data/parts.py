@@ -1,12 +1,13 @@
 """What one task of ingest does: a part's files, read once, straight to shards of documents.
 
-A part is a file of a source, or all its files where the source is read from or to a fixed number. Its result is a function of the files'
-content and of the configuration that bears on it, so that it can be linked from an earlier artifact (allam/data/reuse.py) while other files
-come and go. That is why a document without an id of its own is named by its file and its number there.
+A part is a file of a source, a run of files where each is a document, or all files where the source is read from or to a fixed number. Its result
+is a function of the files' content and of the configuration that bears on it, so that it can be linked from an earlier artifact
+(allam/data/reuse.py) while other files come and go. That is why a document without an id of its own is named by its file and its number there.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from allam.data.archives import COMPRESSED
 from allam.data.config import IngestConfig, SourceConfig
-from allam.data.readers import ENDINGS, Raw, SetAside, file_format, read_records
+from allam.data.readers import ENDINGS, ONE_DOCUMENT_A_FILE, Raw, SetAside, file_format, read_records
 from allam.data.reuse import EarlierPart, link, part_key
 from allam.data.signatures import save_array, signatures
 from allam.data.tables import BYTES_PER_GROUP, TableWriter, add_counts, read_tables, rows_until, unique_temporary, write_notes
@@ -30,7 +31,9 @@ from allam.section import FileRef
 
 SET_ASIDE = "set_aside.jsonl"
 NO_PART_OF_A_PART = {"path", "files", "sha256", "filters"}  # fields of a source that don't bear on what is read from one of its files
-VARYING = ("id", "text", "url", "title", "date", "translation_of", "line")
+FILES_A_PART, BYTES_A_PART = 1000, 64_000_000  # at most, where each file is a document; they are part of the stage's version
+RUN_LENGTH = 200  # files in such a part, in the mean
+VARYING = ("id", "text", "url", "title", "date", "translation_of", "file", "line")
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,22 @@ class Part:
 
 def parts_of(source: str, config: SourceConfig) -> list[Part]:
     """The parts of a source, in the order of its files; refuses files of no known format before anything is read."""
-    for file in config.files:
-        file_format(source, config, file.path)
+    formats = {file.path: file_format(source, config, file.path) for file in config.files}
     if config.max_documents is not None or config.skip_records:
         return [Part(source, config, config.files)]
-    return [Part(source, config, (file,)) for file in config.files]
+    runs, takes_more = list[list[FileRef]](), False
+    for file in config.files:
+        small = formats[file.path] in ONE_DOCUMENT_A_FILE
+        if not (small and takes_more):
+            runs.append([])
+        runs[-1].append(file)
+        takes_more = small and len(runs[-1]) < FILES_A_PART and sum(f.size for f in runs[-1]) < BYTES_A_PART and not _ends_a_part(file.path)
+    return [Part(source, config, tuple(files)) for files in runs]
+
+
+def _ends_a_part(path: str) -> bool:
+    """Whether a run of small files ends with this one: true for a few names, so that a new file changes the run that it falls into and no other."""
+    return zlib.crc32(path.encode()) % RUN_LENGTH == 0
 
 
 def file_name(config: SourceConfig, path: str) -> str:
@@ -179,26 +193,23 @@ class _Shards:
         """Adds a document, which is record `number` of `file`."""
         config = self.part.config
         if file is not self._file:
-            self._flush()
             self._file = file
             name = file_name(config, file.path)
             self._prefix, self._original = (config.id_prefix or f"{self.part.source}-") + name, config.translation_of_prefix + name
         numbered = config.kind == "translated" and config.translation_of_field is None
         self._rows.append((f"{self._prefix}{number:06d}" if raw.id is None else raw.id, raw.text, raw.url, raw.title, raw.date,
-                           f"{self._original}{number:06d}" if numbered else raw.translation_of, raw.line))
+                           f"{self._original}{number:06d}" if numbered else raw.translation_of, file.path, raw.line))
         self._characters += len(raw.text)
         if len(self._rows) == ROWS_PER_GROUP or self._characters >= BYTES_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        """Writes what is waiting; it is all of one file."""
+        """Writes what is waiting."""
         if not self._rows:
             return
-        assert self._file is not None
         varying = dict(zip(VARYING, zip(*self._rows, strict=True), strict=True))
         config = self.part.config
-        constant = {"source": self.part.source, "language": config.language, "domain": config.domain, "kind": config.kind, "licence": config.licence,
-                    "file": self._file.path}
+        constant = {"source": self.part.source, "language": config.language, "domain": config.domain, "kind": config.kind, "licence": config.licence}
         table = pa.table([pa.array(varying[field.name], field.type) if field.name in varying
                           else pa.repeat(pa.scalar(constant[field.name], field.type), len(self._rows)) for field in SCHEMA], schema=SCHEMA)
         self._rows, self._characters = [], 0

@@ -22,9 +22,12 @@ from hypothesis import strategies as st
 
 from allam.data import archives
 from allam.data.archives import Line
+from allam.data.config import SourceConfig
+from allam.data.parts import parts_of
 from allam.data.tables import TableWriter
 from allam.documents import SCHEMA, Document, read_documents, read_shard
 from allam.errors import StageFailed, UserError
+from allam.section import FileRef
 
 LINES = ["The weather was cold.", "ذهبنا إلى السوق في الصباح.", "Nobody wanted to leave the house that day."]
 
@@ -169,6 +172,20 @@ def test_each_file_has_shards_of_its_own_which_end_with_the_document_that_fills_
     ingest(tmp_path, tmp_path / "out", path="*.jsonl", shard_bytes=6)
     shards = [[d.text for d in read_shard(path)] for path in sorted((tmp_path / "out/documents/s").iterdir())]
     assert shards == [["four", "four"], ["nine long"], ["سبع"], ["1"], ["b"]]
+
+
+def test_small_files_share_parts_and_a_new_one_changes_no_other_part() -> None:
+    def runs(names: list[str]) -> set[tuple[str, ...]]:
+        files = tuple(FileRef(path=name, sha256="0" * 64, size=1000) for name in sorted(names))
+        parts = parts_of("s", SourceConfig(path="notes", language="en", domain="web", files=files))
+        assert [file for part in parts for file in part.files] == list(files)
+        return {tuple(file.path for file in part.files) for part in parts}
+
+    names = [f"notes/{i:04d}.md" for i in range(3000)]
+    before, after = runs(names), runs([*names, "notes/1500-more.md"])
+    assert 5 <= len(before) <= 30
+    assert max(map(len, before)) <= 1000
+    assert len(before - after) == len(after - before) == 1
 
 
 def test_row_groups_are_the_same_however_documents_are_handed_over(tmp_path: Path) -> None:
