@@ -27,6 +27,14 @@ OURS = ("array", "chdir", "comment", "dependency", "error", "job-name", "no-requ
         "requeue", "signal", "test-only", "wait", "wrap")  # options that the launcher sets or relies on
 
 
+def _seconds(limit: str) -> int:
+    """A time limit as Slurm reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds."""
+    days, dash, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    return int(days or 0) * 86400 + sum(part * unit for part, unit in zip(parts, units, strict=False))
+
+
 class Slurm(BaseModel):
     """How jobs are submitted to Slurm; only read where `launcher` is `slurm`. docs/slurm.md is the guide."""
 
@@ -67,6 +75,13 @@ class Slurm(BaseModel):
         taken = [option for option in self.options if option.removeprefix("--").partition("=")[0] in OURS]
         if taken:
             raise ValueError(f"options has {taken[0]}, which the launcher sets itself; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_time_to_work(self) -> Slurm:
+        if self.time_limit is not None and _seconds(self.time_limit) <= 2 * self.signal_seconds:
+            raise ValueError(f"a job of {self.time_limit} that saves {self.signal_seconds} s before its end has little time to work; "
+                             "raise time_limit, or lower signal_seconds")
         return self
 
 

@@ -285,7 +285,8 @@ def _print_json(value: Any) -> None:
 
 
 def _stop(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+    """SIGTERM ends the command as Ctrl-C does, but for Slurm jobs, which only Ctrl-C cancels: a login node that shuts down doesn't mean them."""
+    raise SystemExit(STATUS_OF_CTRL_C)
 
 
 def main() -> None:

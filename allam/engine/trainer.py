@@ -163,6 +163,7 @@ class Trainer:
         if self._stop or (self._save and done < self.total_steps):
             self.save(done)
         if self._stop:
+            self.ranks.barrier()  # launchers kill all ranks when the first one leaves; none may before the writing one is done
             raise SystemExit(f"stopped by SIGTERM after step {done}; the checkpoint is written")
 
     @contextmanager

@@ -91,17 +91,20 @@ def start(folder: Path, nodes: int, cpus: int, memory: int, job_age: int) -> Non
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))
+    try:
+        _start_daemons(folder, key, nodes)
+    except SystemExit:
+        _end_daemons(folder)
+        raise
+
+
+def _start_daemons(folder: Path, key: Path, nodes: int) -> None:
     _run("munged", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}", f"--pid-file={folder}/munged.pid",
          f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed", "--num-threads=2")
-    _run("slurmctld", "-f", str(configuration))
+    _run("slurmctld", "-f", str(folder / "slurm.conf"))
     for i in range(nodes):
-        start_node(folder, f"node{i + 1}")
-    _wait(lambda: _idle(configuration) == nodes, SECONDS_TO_START, f"the nodes did not come up; see {folder}/*.log")
-
-
-def start_node(folder: Path, node: str) -> None:
-    """Starts one node's slurmd (again, after it was killed)."""
-    _run("slurmd", "-f", str(folder / "slurm.conf"), "-N", node)
+        _run("slurmd", "-f", str(folder / "slurm.conf"), "-N", f"node{i + 1}")
+    _wait(lambda: _idle(folder / "slurm.conf") == nodes, SECONDS_TO_START, f"the nodes did not come up; see {folder}/*.log")
 
 
 def stop(folder: Path) -> None:
@@ -109,16 +112,20 @@ def stop(folder: Path) -> None:
     configuration = folder / "slurm.conf"
     if not configuration.is_file() or MARK not in configuration.read_text():
         sys.exit(f"error: {folder} holds no cluster of this script's\n  -> give the folder that `start` was given")
-    if daemons := _daemons(folder):
+    if _daemons(folder):
         environment = os.environ | {"SLURM_CONF": str(configuration)}
         subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, capture_output=True, timeout=SECONDS_TO_STOP)
         deadline = time.monotonic() + SECONDS_TO_STOP
         while _output(configuration, "squeue", "--noheader") and time.monotonic() < deadline:
             time.sleep(0.5)
-        for pid in daemons.values():
-            os.kill(pid, signal.SIGTERM)
-        _wait(lambda: not _daemons(folder), SECONDS_TO_STOP, f"some daemons did not end: {_daemons(folder)}")
+        _end_daemons(folder)
     shutil.rmtree(folder)
+
+
+def _end_daemons(folder: Path) -> None:
+    for pid in _daemons(folder).values():
+        os.kill(pid, signal.SIGTERM)
+    _wait(lambda: not _daemons(folder), SECONDS_TO_STOP, f"some daemons did not end: {_daemons(folder)}")
 
 
 def status(folder: Path) -> None:

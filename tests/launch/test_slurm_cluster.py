@@ -196,9 +196,9 @@ def test_a_killed_launcher_leaves_its_job_and_the_next_one_follows_it(bench, und
 
 
 def test_a_job_whose_time_runs_out_saves_requeues_itself_and_goes_on(bench, undisturbed):
-    training = Training(bench, time_limit="1", signal_seconds=10)  # Slurm warns up to a minute early
+    training = Training(bench, time_limit="2", signal_seconds=10)  # Slurm warns up to a minute early
     training.profile = training.profile.model_copy(update={"checkpoint_seconds": 1e6})
-    training.config["step_seconds"] = 2.0
+    training.config["step_seconds"] = 3.0
     bench.toy("toy", **training.config)
     training.folder = bench.folder("toy")
     made = training.start().finish()

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from allam.launch import slurm, slurm_queue
 from allam.launch.slurm_script import render
 
 FAKE = Path(__file__).parent / "fake_slurm"
+CLUSTER = Path(__file__).parents[2] / "infra" / "slurm" / "cluster.py"
 
 
 class FakeSlurm:
@@ -296,6 +298,15 @@ def test_a_workers_own_words_are_final_and_a_death_without_any_is_tried_again(fa
     assert len(fake.jobs()) == 1
 
 
+def test_the_trial_cluster_touches_no_folder_of_others(tmp_path):
+    (tmp_path / "slurm.conf").write_text("ClusterName=production\n")
+    for what in ("start", "stop"):
+        done = subprocess.run([sys.executable, CLUSTER, what, tmp_path], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "->" in done.stderr
+    assert (tmp_path / "slurm.conf").read_text() == "ClusterName=production\n"
+
+
 # --- what reaches the script ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("hostile", ["a b", "a'b", 'a"b', "a\nb", "$(reboot)", "`reboot`", "a;b", "a\\b", "", "-a", "a%j", "a\n#SBATCH --uid=0"])
@@ -307,7 +318,7 @@ def test_no_field_carries_more_than_a_word_into_a_job(field, hostile):
 
 @pytest.mark.parametrize("slurm_section", [
     {"modules": ["cuda; reboot"]}, {"options": ["--wrap=reboot"]}, {"options": ["--comment=mine"]}, {"options": ["-A x"]}, {"srun": ["--x=$(reboot)"]},
-    {"lines": ["one\ntwo"]}, {"container": ["a\nb"]}, {"python": "a\nb"}, {"nodes": 0}, {"unknown": 1},
+    {"lines": ["one\ntwo"]}, {"time_limit": "10", "signal_seconds": 300}, {"container": ["a\nb"]}, {"python": "a\nb"}, {"nodes": 0}, {"unknown": 1},
 ])
 def test_lists_of_a_profile_are_looked_at_one_by_one(slurm_section):
     with pytest.raises(ValidationError):
@@ -317,6 +328,15 @@ def test_lists_of_a_profile_are_looked_at_one_by_one(slurm_section):
 def test_variables_of_a_job_have_names():
     with pytest.raises(ValidationError):
         ClusterProfile(environment={"A=1; reboot": "x"})
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [("30", 1800), ("30:15", 1815), ("2:30:15", 9015), ("1-12", 129600), ("1-2:30", 95400), ("1-2:30:15", 95415)])
+def test_time_limits_are_read_as_slurm_reads_them(limit, seconds):
+    signal_seconds = (seconds - 1) // 2
+    assert ClusterProfile(slurm={"time_limit": limit, "signal_seconds": min(signal_seconds, 65535)})
+    if signal_seconds < 65535:
+        with pytest.raises(ValidationError, match="little time to work"):
+            ClusterProfile(slurm={"time_limit": limit, "signal_seconds": signal_seconds + 1})
 
 
 def test_a_time_limit_that_yaml_made_a_number_is_refused_with_the_reason(tmp_path):
