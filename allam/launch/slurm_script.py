@@ -65,8 +65,11 @@ for attempt in $(seq 0 {restarts}); do
     sleep {pause}
 done
 
-[ "$leaving" = yes ] && back_to_the_queue "to go on with a new time limit"
-[ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ] && back_to_the_queue "perhaps to better nodes"
+if [ "$leaving" = yes ]; then
+    back_to_the_queue "to go on with a new time limit"
+elif [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+    back_to_the_queue "perhaps to better nodes"
+fi
 exit "${{status:-1}}"
 """
 SECONDS_BETWEEN_STARTS = 5

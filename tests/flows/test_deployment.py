@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from small import write_small_recipe
 
+from allam.artifacts import file_sha256
 from flows.server import TemporaryServer
 
 CODE = Path(__file__).parents[2]
@@ -120,21 +122,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Jobs:
-    """Stages as Slurm jobs of a store of their own, each held at its start until `release`."""
+    """Stages as Slurm jobs of a store of their own; each waits at its start while the gate is closed."""
 
-    def __init__(self, server: Server, name: str) -> None:
-        self.store, self.gate, self.profile = server.root / name, server.root / f"{name}.wait", server.root / f"{name}.yaml"
-        self.gate.touch()
-        self.profile.write_text(f"launcher: slurm\nslurm:\n  poll_seconds: 0.5\n  lines: ['while [ -e {self.gate} ]; do sleep 0.2; done']\n")
+    def __init__(self, server: Server, name: str, ranks: int = 1) -> None:
+        self.store, self.gate, self.profile = server.root / name, server.root / f"{name}.closed", server.root / f"{name}.yaml"
+        lines = [f"while [ -e {self.gate} ]; do sleep 0.2; done"]
+        self.profile.write_text(json.dumps({
+            "launcher": "slurm", "ranks": ranks, "threads": 1, "micro_batch": 4, "device": "cpu", "checkpoint_seconds": 0.2,
+            "slurm": {"stages": "all" if ranks == 1 else "ranks", "nodes": ranks, "poll_seconds": 0.5, "memory": "2000", "lines": lines}}))
 
-    def release(self) -> None:
-        """Lets the jobs go on."""
-        self.gate.unlink()
+    def queued(self) -> list[tuple[str, str]]:
+        """Number and state of all jobs of this store, the first one first."""
+        told = subprocess.run(["squeue", "--noheader", "--states=all", "--sort=i", "--format=%i %T %Z"], capture_output=True, text=True, check=True).stdout
+        return [(line.split()[0], line.split()[1]) for line in told.splitlines() if str(self.store) in line]
 
     def states(self) -> list[str]:
-        """The states of all jobs of this store, the first one first."""
-        told = subprocess.run(["squeue", "--noheader", "--states=all", "--sort=i", "--format=%T %Z"], capture_output=True, text=True, check=True).stdout
-        return [line.split()[0] for line in told.splitlines() if str(self.store) in line]
+        """The states alone."""
+        return [state for _, state in self.queued()]
 
 
 def test_every_flow_is_deployed_and_the_pipeline_and_the_data_on_a_schedule(server):
@@ -192,52 +196,40 @@ def test_a_run_whose_worker_was_killed_is_marked_as_crashed_and_goes_on_elsewher
     assert len(list(server.store.glob("dedup/*/manifest.json"))) == 2
 
 
-def test_a_job_outlives_the_killed_worker_and_another_one_follows_it(server, slurm_cluster):
+def test_a_two_node_training_outlives_the_killed_worker_and_ends_with_the_same_weights(server, slurm_cluster):
     server.environment["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    recipe, more = str(CODE / "tests" / "tiny.yaml"), "train.pretrain.tokens=131072"
+    undisturbed, jobs = Jobs(server, "undisturbed", ranks=2), Jobs(server, "killed", ranks=2)
+    server.type("flows.cli", "run", recipe, "--to", "pretrain", "--set", more, "--store", str(undisturbed.store), "--cluster", str(undisturbed.profile))
+    shutil.copytree(undisturbed.store, jobs.store, ignore=shutil.ignore_patterns("pretrain"))
     first = server.start("prefect", "worker", "start", "--pool", "allam")
     server.processes.append(first)
-    jobs = Jobs(server, "killed")
-    run = server.trigger("ingest", cluster=str(jobs.profile), store=str(jobs.store))
-    server.wait_for(lambda: jobs.states() == ["RUNNING"], 300)
+    run = server.trigger("pretrain", recipe=recipe, overrides=[more], cluster=str(jobs.profile), store=str(jobs.store))
+    server.wait_for(lambda: list(jobs.store.glob("pretrain/*/work/checkpoints/step-????????")), 300)
+    jobs.gate.touch()
     server.kill(first)
+    subprocess.run(["scontrol", "requeue", jobs.queued()[0][0]], check=True)
     server.wait_for(lambda: server.state(run) in ("CRASHED", "SCHEDULED"), 300)
-    assert jobs.states() == ["RUNNING"]
+    server.wait_for(lambda: jobs.states() == ["RUNNING"], 60)
     server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
     server.wait_for(lambda: server.state(run) == "RUNNING", 300)
-    jobs.release()
+    jobs.gate.unlink()
     server.wait_for(lambda: server.state(run) == "COMPLETED", 300)
-    server.wait_for(lambda: jobs.states() == ["COMPLETED"], 60)
-    assert next(jobs.store.glob("ingest/*/log.txt")).read_text().count(", start ") == 1
+    server.wait_for(lambda: jobs.states() == ["COMPLETED"], 60)  # one job, from the beginning to the end
+    log = next(jobs.store.glob("pretrain/*/log.txt")).read_text()
+    assert log.count(", start ") == 2
+    assert "resumed from step-" in log
+    weights = [file_sha256(next(store.glob("pretrain/*/model/model.safetensors"))) for store in (undisturbed.store, jobs.store)]
+    assert weights[0] == weights[1]
 
 
 def test_cancelling_a_run_cancels_its_job(server, slurm_cluster):
     server.environment["SLURM_CONF"] = os.environ["SLURM_CONF"]
     server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
     jobs = Jobs(server, "cancelled")
+    jobs.gate.touch()
     run = server.trigger("ingest", cluster=str(jobs.profile), store=str(jobs.store))
     server.wait_for(lambda: jobs.states() == ["RUNNING"], 300)
     server.api(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     server.wait_for(lambda: jobs.states() == ["CANCELLED"], 120)
     server.wait_for(lambda: server.state(run) == "CANCELLED", 120)
-
-
-def test_the_data_flow_reads_only_new_files_and_its_page_says_so(server):
-    daily = server.root / "daily.yaml"
-    daily.write_text(server.recipe.read_text().replace("name: small", "name: daily").replace("path: web_en.jsonl", "path: web_en*.jsonl"))
-    worker = server.start("prefect", "worker", "start", "--pool", "allam")
-    server.processes.append(worker)
-
-    def told() -> list[str]:
-        """What the pages of the recipe's ingest say, the oldest first."""
-        pages = [page for page in server.api("/artifacts/filter", {"sort": "CREATED_DESC"}) if page["key"] == "ingest"]
-        return [page["description"] for page in reversed(pages) if page["description"].startswith("daily: ")]
-
-    for day, expected in enumerate(["daily: made", "files: 1 read, 2 reused", "daily: reused"]):
-        if day == 1:
-            (server.root / "raw" / "web_en_2.jsonl").write_text('{"id": "day-2", "text": "One more line."}\n')
-        run = server.trigger("dedup", "data", recipe=str(daily))
-        server.wait_for(lambda run=run: server.state(run) in ("COMPLETED", "FAILED", "CRASHED"), 300)
-        assert server.state(run) == "COMPLETED"
-        server.wait_for(lambda day=day: len(told()) > day, 30)
-        assert expected in told()[day], told()
-    server.kill(worker)
