@@ -63,9 +63,14 @@ def as_conversation(row: dict[str, Any]) -> dict[str, Any]:
     """A record in one of the field's common forms, with the names that the stages use: `messages` and `language`.
 
     Known besides our own: `lang` for the language; ShareGPT's `conversations` of {"from", "value"}; a `prompt` that is a list of messages or a
-    text; Alpaca's `instruction`, `input` and `output` (or `prompt` and `response`). Whatever else a record holds stays.
+    text; Alpaca's `instruction`, `input` and `output` (or `prompt` and `response`); a `chosen` or `rejected` that is a list of one assistant's message
+    (TRL's conversational preferences). Whatever else a record holds stays.
     """
     row = dict(row)
+    for name in ("chosen", "rejected"):
+        answer = row.get(name)
+        if isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], dict) and answer[0].get("role") == "assistant":
+            row[name] = answer[0].get("content")
     if "language" not in row and isinstance(row.get("lang"), str):
         row["language"] = row["lang"]
     if "messages" in row:

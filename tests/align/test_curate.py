@@ -143,6 +143,13 @@ def test_the_input_of_an_instruction_stands_below_it():
     assert messages[0]["content"] == "Sum up.\n\nA long text."
 
 
+def test_a_preference_whose_responses_are_messages_is_read_as_text():
+    row = as_conversation({"lang": "ar", "prompt": [{"role": "user", "content": "ما الخبز؟"}], "chosen": [{"role": "assistant", "content": "طعام من الدقيق."}],
+                           "rejected": [{"role": "user", "content": "?"}]})
+    assert (row["messages"], row["chosen"]) == ([{"role": "user", "content": "ما الخبز؟"}], "طعام من الدقيق.")
+    assert row["rejected"] == [{"role": "user", "content": "?"}], "no answer of an assistant's: left as it is, to be refused by whoever needs it"
+
+
 def test_a_limit_takes_conversations_evenly_from_the_whole_file():
     assert evenly(list(range(10)), 5) == [0, 2, 4, 6, 8]
     assert evenly([1, 2], None) == evenly([1, 2], 5) == [1, 2]
