@@ -35,8 +35,13 @@ def run(config: SampleConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     model = load_model(inputs["model"] / "model")
     model.to(device)  # type: ignore[arg-type]
-    prompts = evenly([row for ref in config.files for row in _read(check_file(inputs["root"], ref))], config.max_prompts)
-    ids = [encode_prompt(tokenizer, row["messages"]) for row in prompts]
+    given = [row for ref in config.files for row in _read(check_file(inputs["root"], ref))]
+    fitting = _fitting(given, tokenizer, model.config.max_position_embeddings - config.max_new_tokens)
+    if not fitting:
+        raise UserError(f"none of {len(given)} prompts leaves room for align.sample.max_new_tokens = {config.max_new_tokens} in the model's "
+                        f"{model.config.max_position_embeddings} positions", "lower align.sample.max_new_tokens, or raise train.model.max_positions")
+    chosen = evenly(fitting, config.max_prompts)
+    prompts, ids = [row for row, _ in chosen], [found for _, found in chosen]
     batches = _batches([len(i) for i in ids], max(1, ROWS // config.samples))
     settings = [config.settings[j % len(config.settings)] for j in range(config.samples)]
     journal = Journal(out / "work" / "samples.jsonl")
@@ -53,7 +58,13 @@ def run(config: SampleConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
              for batch, row in zip(batches, journal.rows, strict=True) for k, n in enumerate(batch)}
     rows = [_candidate(prompt, texts[n], settings) for n, prompt in enumerate(prompts)]
     write_atomic(out / "candidates.jsonl", json_lines(rows))
-    return _metrics(rows)
+    return _metrics(rows) | {"prompts_too_long": len(given) - len(fitting)}
+
+
+def _fitting(prompts: list[dict[str, Any]], tokenizer: Tokenizer, most_tokens: int) -> list[tuple[dict[str, Any], list[int]]]:
+    """The prompts of at most so many tokens, with their tokens."""
+    encoded = ((row, encode_prompt(tokenizer, row["messages"])) for row in prompts)
+    return [(row, ids) for row, ids in encoded if len(ids) <= most_tokens]
 
 
 class Journal:

@@ -203,3 +203,16 @@ def test_a_preference_without_a_chosen_response_is_named(tmp_path: Path, inputs:
     ref = FileRef(path=path.name, sha256=file_sha256(path), size=path.stat().st_size)
     with pytest.raises(UserError, match=r"preferences.jsonl, row 1: needs a language \(en or ar\) and a chosen response"):
         _stage(sample_stage.run, SampleConfig(path=path.name, files=(ref,)), inputs | {"root": tmp_path}, tmp_path / "out")
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_left_out_and_counted(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    config, root = _sample_config(tmp_path, 3)
+    path = root / config.files[0].path
+    long = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    long |= {"id": "long", "messages": [{"role": "user", "content": "ما عاصمة مصر؟ " * 2000}]}
+    path.write_text(json.dumps(long) + "\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    ref = config.files[0].model_copy(update={"sha256": file_sha256(path), "size": path.stat().st_size})
+    metrics = _stage(sample_stage.run, config.model_copy(update={"files": (ref,)}), inputs | {"root": root}, tmp_path / "out")
+    assert (metrics["prompts"], metrics["prompts_too_long"]) == (3, 1)
+    with pytest.raises(UserError, match="none of 4 prompts leaves room"):
+        _stage(sample_stage.run, config.model_copy(update={"files": (ref,), "max_new_tokens": 10**6}), inputs | {"root": root}, tmp_path / "none")
