@@ -13,7 +13,17 @@ from typing import Any
 
 from allam.align.config import CurateConfig, DpoConfig, ReviewConfig, SampleConfig, SftConfig
 from allam.artifacts import artifact_key
-from allam.data.config import DecontaminateConfig, DedupConfig, FilterConfig, IngestConfig, ItemsFile, SourceConfig, TranslateConfig
+from allam.data.config import (
+    DecontaminateConfig,
+    DedupConfig,
+    FilterConfig,
+    IngestConfig,
+    ItemsFile,
+    MachineTranslateConfig,
+    SourceConfig,
+    TranslateConfig,
+    translation_source,
+)
 from allam.errors import UserError, did_you_mean
 from allam.eval.config import BenchmarksConfig, JudgeConfig, VotesConfig
 from allam.files import FileTable, check_checksum
@@ -48,6 +58,7 @@ STAGES: dict[str, Stage] = {
     "filter": Stage("data", "allam.data.filter", FilterConfig, version=2),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3),
     "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig),
+    "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig),
     "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),
@@ -103,6 +114,7 @@ class Plan:
         self.root = root
         self.files = files  # the external files that the recipe's paths name
         self.specs: dict[str, StageSpec] = {}
+        self.warnings: list[str] = []  # what the recipe may do but probably shouldn't
 
     def add(self, name: str, config: Section, inputs: dict[str, str] | None = None, kind: str | None = None,
             problems: tuple[str, ...] = ()) -> str:
@@ -174,10 +186,16 @@ def _data(plan: Plan, files: FileTable) -> None:
     plan.add("dedup", data.dedup.model_copy(update={"order": tuple(natural)}), {"documents": "filter"})
     clean, missing = _decontaminate(plan, files)
     plan.add("decontaminate", clean.model_copy(update={"order": tuple(natural)}), {"documents": "dedup"}, problems=missing)
-    plan.add("translate", data.translate.model_copy(update={"sources": _without_files(translated), "order": tuple(translated)}),
-             {"documents": "ingest", "originals": "decontaminate"})
-    plan.add("decontaminate_translated", clean.model_copy(update={"order": tuple(translated)}), {"documents": "translate"}, kind="decontaminate",
+    checked = data.translate.model_copy(update={"sources": _without_files(translated), "order": tuple(translated)})
+    inputs = {"documents": "ingest", "originals": "decontaminate"}
+    if data.machine_translate is not None:
+        made = _machine_translate(plan, files, data.machine_translate, natural)
+        checked = checked.model_copy(update={"order": (*translated, *made)})
+        inputs["machine"] = "machine_translate"
+    plan.add("translate", checked, inputs)
+    plan.add("decontaminate_translated", clean.model_copy(update={"order": checked.order}), {"documents": "translate"}, kind="decontaminate",
              problems=missing)
+    _warn_of_sources_left_out(plan, translated)
 
 
 def _decontaminate(plan: Plan, files: FileTable) -> tuple[DecontaminateConfig, tuple[str, ...]]:
@@ -199,6 +217,34 @@ def _decontaminate(plan: Plan, files: FileTable) -> tuple[DecontaminateConfig, t
         items[name] = given.model_copy(update=found)
         problems += missing
     return config.model_copy(update={"items": items}), tuple(problems)
+
+
+def _machine_translate(plan: Plan, files: FileTable, config: MachineTranslateConfig, natural: dict[str, SourceConfig]) -> list[str]:
+    """English documents of chosen domains, translated by a model; returns the names of the sources that this makes."""
+    chosen = tuple(name for name, source in natural.items() if source.language == "en" and source.domain in config.domains)
+    if not chosen:
+        raise UserError(f"data.machine_translate.domains: no English source is of the domains {', '.join(config.domains)}",
+                        f"name a domain of {', '.join(sorted({s.domain for s in natural.values() if s.language == 'en'})) or 'an English source'}")
+    made = [translation_source(name) for name in chosen]
+    taken = next((name for name in made if name in plan.recipe.data.sources), None)
+    if taken is not None:
+        raise UserError(f"data.sources.{taken}: this name is for the translations that data.machine_translate makes", "give the source another name")
+    found, problems = dict[str, Any](), tuple[str, ...]()
+    if config.model is not None and config.revision is None:
+        found, problems = _files(files, "data.machine_translate.model", config.model)
+    plan.add("machine_translate", config.model_copy(update=found | {"order": chosen}), {"documents": "decontaminate"}, problems=problems)
+    return made
+
+
+def _warn_of_sources_left_out(plan: Plan, translated: dict[str, SourceConfig]) -> None:
+    """The paper keeps the English sources of translated documents in its English mix (§2.1); a mix says so by domain."""
+    mix, config = plan.recipe.train.continued.mix, plan.recipe.data.machine_translate
+    english, arabic = mix.domains.get("en", {}), mix.domains.get("ar_translated", {})
+    for domain in dict.fromkeys([*(source.domain for source in translated.values()), *(config.domains if config is not None else ())]):
+        if mix.components.get("ar_translated", 0) * arabic.get(domain, 0) > 0 and mix.components.get("en", 0) * english.get(domain, 0) == 0:
+            also = "; its own Table 1 has none, either" if domain in ("wiki", "other") else ""
+            plan.warnings.append(f"train.continue.mix.domains: translated {domain} text has a share, and the English {domain} text that it was translated "
+                                 f"from has none: the paper keeps such sources in its English data (§2.1){also}")
 
 
 def _without_files(sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:

@@ -30,7 +30,7 @@ from allam.pipeline import make_plan
 from allam.recipe import load, locate, packaged
 from allam.worker import git_revision, versions
 from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
-from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, table
+from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, show_warnings, table
 from tasks.words import flat, number, size
 
 ROOM_TO_WORK = 2_000_000  # bytes; with less, Prefect's database, too, fails in ways that don't name the disk
@@ -77,9 +77,11 @@ def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Over
         stages = [{"name": s.spec.name, "kind": s.spec.kind, "key": s.spec.key, "state": s.state, "why": s.why, "missing": list(s.spec.problems),
                    "folder": str(run.store.folder(s.spec.kind, s.spec.key)),
                    "estimate": asdict(costs[s.spec.name]) if s.spec.name in costs else None} for s in statuses]
-        _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "stages": stages})
+        _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "warnings": run.plan.warnings,
+                     "stages": stages})
     else:
         show_plan(statuses, {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs})
+        show_warnings(run.plan.warnings)
 
 
 @app.command()

@@ -112,6 +112,12 @@ def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate]) -> None
     out.print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
 
 
+def show_warnings(warnings: Iterable[str]) -> None:
+    """What the recipe may do but probably shouldn't."""
+    for warning in warnings:
+        out.print(Text("warning: ", "bold yellow") + Text(warning))
+
+
 def quantity(value: float) -> str:
     """A figure with a unit of thousands: 1.20T, 55.0k, 0.42; very large ones with an exponent."""
     if value == 0 or not math.isfinite(value):

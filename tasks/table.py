@@ -6,7 +6,7 @@ from tasks.stage import StageTask
 TASKS: dict[str, StageTask] = {
     stage.name: stage
     for stage in (
-        data.ingest, data.filter, data.dedup, data.decontaminate, data.translate,
+        data.ingest, data.filter, data.dedup, data.decontaminate, data.machine_translate, data.translate,
         tokenizer.base_tokenizer, tokenizer.arabic_tokenizer, tokenizer.merged_tokenizer, tokenizer.fertility,
         train.pack, train.mix, train.import_model, train.pretrain, train.extend, train.continue_, train.export,
         align.curate, align.sft, align.sample, align.review, align.dpo,

@@ -180,6 +180,43 @@ class TranslateConfig(Section):
     min_numbers: int = assumed("a single year may stand in words", "sources with fewer numbers are not checked for lost ones", 2, ge=1)
 
 
+class MachineTranslateConfig(Section):
+    """English documents translated into Arabic by a model (§2.1). Absent from a recipe, nothing is translated here."""
+
+    domains: tuple[DomainName, ...] = paper("2.1, Table 1", "rows of Table 1 whose English documents are translated, after deduplication", min_length=1)
+    model: str | None = assumed("the paper names no model",
+                                "a Marian, NLLB, M2M-100 or MADLAD model of transformers: a folder below `data.root`, or a hub's id with `revision`, "
+                                "fetched before; or give `endpoint`", None, min_length=1)
+    revision: str | None = assumed("a hub's model may change", "commit of the hub's repository; null where `model` is a folder", None)
+    endpoint: str | None = assumed("as the judge's", "base URL of an OpenAI-compatible server that translates", None)
+    endpoint_model: str | None = assumed("as the judge's", "name of the translating model on that server", None)
+    source_code: str | None = assumed("families spell it differently", "the model's code for English; null: its family's (en, eng_Latn)", None)
+    target_code: str | None = assumed("families spell it differently",
+                                      "the model's code for Arabic; null: its family's (>>ara<<, ar, arb_Arab, <2ar>), Modern Standard Arabic", None)
+    beams: int = assumed("what the models' authors decode with is 4 to 6; 1 is greedy and about three times as fast", "beams of the search", 4, ge=1)
+    precision: Literal["fp32", "bf16"] = assumed("the models were published in it", "precision of the model's weights and arithmetic", "fp32")
+    max_sentence_chars: int = assumed(
+        "well below 512 tokens, Marian's limit, and above 99.9% of sentences in books", "longer sentences are cut, at a comma or a space", 500, ge=20)
+    max_documents: int | None = assumed("translating costs", "translate at most so many documents of each source, from the first; null: all", None, ge=1)
+    order: tuple[str, ...] = assumed("a key has no order of names", "the sources whose documents are translated; filled in by the plan", ())
+    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the model's files with their checksums; not written by hand", ())
+
+    @model_validator(mode="after")
+    def _one_translator(self) -> MachineTranslateConfig:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("give either model or endpoint")
+        if (self.endpoint is None) != (self.endpoint_model is None):
+            raise ValueError("endpoint and endpoint_model go together")
+        if self.revision is not None and self.model is None:
+            raise ValueError("revision is for a hub's model")
+        return self
+
+
+def translation_source(source: str) -> str:
+    """The source that holds the translations of an English one."""
+    return f"{source}_to_ar"
+
+
 class DataConfig(Section):
     """From raw files to a curated corpus."""
 
@@ -191,4 +228,5 @@ class DataConfig(Section):
     filter: FilterConfig = paper("2.1", "quality filters", FilterConfig())
     dedup: DedupConfig = paper("2.1", "duplicates", DedupConfig())
     decontaminate: DecontaminateConfig = assumed("the paper's sections are stages", "benchmarks in the corpus", DecontaminateConfig())
-    translate: TranslateConfig = paper("2.1", "translated text", TranslateConfig())
+    machine_translate: MachineTranslateConfig | None = paper("2.1", "English documents to translate; null: none", None)
+    translate: TranslateConfig = paper("2.1", "translated text, from its sources and from `machine_translate`", TranslateConfig())

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any
 
+from allam.data.config import translation_source
 from allam.report.bars import histogram, stacked_shares
 from allam.report.read import Artifacts
 from allam.report.svg import Key
 from allam.report.words import LANGUAGES, percent, sentence, shortened
 
-STAGES = ("ingest", "filter", "dedup", "decontaminate", "translate", "decontaminate_translated")
+STAGES = ("ingest", "filter", "dedup", "decontaminate", "machine_translate", "translate", "decontaminate_translated")
 REASONS = {  # what the chart puts together, in the order in which a document meets it
     "set aside": ("bad_json", "bad_utf8", "no_text", "truncated", "unreadable", "duplicate_id"),
     "language": ("language",),
@@ -68,12 +69,14 @@ def funnel(artifacts: Artifacts) -> list[Source]:
     """Every source with its counts over the data stages, in the recipe's order."""
     sources: dict[str, Source] = {}
     described = artifacts.config("ingest").get("sources", {})
+    for name in artifacts.config("machine_translate").get("order", ()):
+        described = described | {translation_source(name): {"language": "ar", "domain": described.get(name, {}).get("domain", ""), "kind": "translated"}}
     for stage in STAGES:
         for name, counts in (artifacts.metrics(stage).get("funnel") or {}).items():
-            about = described.get(name, {})
+            about, is_new = described.get(name, {}), name not in sources
             source = sources.setdefault(name, Source(name, about.get("language", ""), about.get("domain", ""), about.get("kind", ""), read=counts["in"]))
             lost = Counter(counts.get("dropped", {})) + Counter(counts.get("set_aside", {}))
-            source.adds_up &= counts["in"] == counts["out"] + lost.total() and (stage == "ingest" or counts["in"] == source.kept)
+            source.adds_up &= counts["in"] == counts["out"] + lost.total() and (is_new or counts["in"] == source.kept)
             source.kept = counts["out"]
             source.lost.update({(stage, reason): number for reason, number in lost.items()})
     return list(sources.values())
