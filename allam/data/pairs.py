@@ -19,6 +19,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 _ORDINARY = re.compile(r"(?<![\w.\-/])(?![ivxlc]+\b)[a-z]{2,}+(?:['’][a-z]++)?(?![\w/]|[.\-]\w)")
 _THOUSANDS = re.compile(r"(?<=\d)[,٬،'’](?=\d{3}(?!\d))")
 _NUMBER = re.compile(r"(?<![A-Za-z_])\d++(?![A-Za-z_])")
+LONGEST_NUMBER = 1000  # digits
 SPELLED_OUT = 12  # numbers up to here are as often written in words
 
 def loop_share(text: str) -> float:
@@ -44,8 +45,14 @@ def ordinary_words(text: str) -> Counter[str]:
 
 def numbers(text: str) -> Counter[str]:
     """The numbers above SPELLED_OUT outside code and addresses, as plain digits: `1,000`, `١٬٠٠٠` and `1000` are one; `1970s` and `3D` are none."""
-    found = (str(int(digits)) for digits in _NUMBER.findall(_THOUSANDS.sub("", prose(text))))
+    found = (_plain(digits) for digits in _NUMBER.findall(_THOUSANDS.sub("", prose(text))))
     return Counter(digits for digits in found if len(digits) > 2 or int(digits) > SPELLED_OUT)
+
+
+def _plain(digits: str) -> str:
+    """ASCII digits without leading zeros. Python refuses to read numbers of more than 4,300 digits, so long ones are read piece by piece."""
+    read = "".join(str(int(digit)) for digit in digits) if len(digits) > LONGEST_NUMBER else str(int(digits))
+    return read.lstrip("0") or "0"
 
 
 def missing(wanted: Counter[str], there: Counter[str]) -> Counter[str]:

@@ -85,6 +85,7 @@ def test_numbers_are_the_same_in_either_digits_and_with_or_without_separators() 
     assert numbers("In 1990, 12,500 people paid 37.5 each") == numbers("في ١٩٩٠ دفع ١٢٬٥٠٠ شخص ٣٧٫٥ لكل") == {"1990": 1, "12500": 1, "37": 1}
     assert numbers("in the 1970s, the 21st floor, a 3D film, 12 eggs, item 007") == {}
     assert numbers("pages 13,14,15") == {"13": 1, "14": 1, "15": 1}
+    assert numbers("00" + "7" * 5000) == numbers("٧" * 5000) == {"7" * 5000: 1}  # more digits than Python reads as a number
 
 
 def test_as_many_lost_numbers_as_allowed_are_kept() -> None:
