@@ -58,7 +58,7 @@ STAGES: dict[str, Stage] = {
     "filter": Stage("data", "allam.data.filter", FilterConfig, version=2),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3),
     "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig),
-    "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig),
+    "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig, device=True),
     "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),

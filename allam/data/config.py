@@ -193,10 +193,11 @@ class MachineTranslateConfig(Section):
     source_code: str | None = assumed("families spell it differently", "the model's code for English; null: its family's (en, eng_Latn)", None)
     target_code: str | None = assumed("families spell it differently",
                                       "the model's code for Arabic; null: its family's (>>ara<<, ar, arb_Arab, <2ar>), Modern Standard Arabic", None)
-    beams: int = assumed("what the models' authors decode with is 4 to 6; 1 is greedy and about three times as fast", "beams of the search", 4, ge=1)
+    beams: int = assumed("common for these models; 1 is greedy, and faster", "beams of the search", 4, ge=1)
     precision: Literal["fp32", "bf16"] = assumed("the models were published in it", "precision of the model's weights and arithmetic", "fp32")
     max_sentence_chars: int = assumed(
-        "well below 512 tokens, Marian's limit, and above 99.9% of sentences in books", "longer sentences are cut, at a comma or a space", 500, ge=20)
+        "never more than 512 tokens, Marian's limit; of the sentences in old English books 1.5% are longer",
+        "longer sentences are cut, at a comma or a space", 500, ge=20)
     max_documents: int | None = assumed("translating costs", "translate at most so many documents of each source, from the first; null: all", None, ge=1)
     order: tuple[str, ...] = assumed("a key has no order of names", "the sources whose documents are translated; filled in by the plan", ())
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the model's files with their checksums; not written by hand", ())

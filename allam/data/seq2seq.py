@@ -24,7 +24,7 @@ from allam.errors import StageFailed, UserError
 from allam.files import MISSING, check_file
 
 TOKENS_A_CLASS = 16
-OUTPUT_PER_INPUT = 2.5  # tokens; Arabic takes 1 to 1.5 of those of English in the shared vocabularies of NLLB and M2M-100
+OUTPUT_PER_INPUT = 2.5  # tokens at most; only loops get there
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from allam.data.sentence_cache import SentenceCache
 from allam.documents import Document, read_documents, shard_path, write_documents
 from allam.errors import StageFailed, UserError
 from allam.files import FileTable
+from allam.pipeline import make_plan
+from allam.recipe import load
 
 TEXT = """# The old market
 
@@ -208,7 +210,6 @@ def test_too_long_sentences_and_unknown_languages_are_refused(tmp_path: Path) ->
     assert run(tmp_path, "x", model="m")[0]["translated"]["sentences"] == 7
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("family", "mark", "first"), [("m2m_100", "__en__", "__ar__"), ("nllb", "eng_Latn", "arb_Arab"), ("madlad", "<2ar>", None)])
 def test_each_family_is_told_the_languages_in_its_own_way(tmp_path: Path, family: str, mark: str, first: str | None) -> None:
     from allam.data.seq2seq import Seq2SeqTranslator
@@ -223,6 +224,39 @@ def test_each_family_is_told_the_languages_in_its_own_way(tmp_path: Path, family
     assert translator._loaded.first == (tokenizer.convert_tokens_to_ids(first) if first else None)
     (other,) = (pair for batch in translator.batches(["My sister reads a new book every week."]) for pair in batch)
     assert other[1] == found[other[0]]
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------------------
+
+def test_nothing_is_translated_unless_the_recipe_asks() -> None:
+    assert "machine_translate" not in make_plan(load("demo")).specs
+
+
+def test_chosen_domains_of_english_are_translated_from_what_the_curation_kept_and_checked_as_other_translations_are() -> None:
+    specs = make_plan(load("demo", ["data.machine_translate.domains=[science, books]", "data.machine_translate.model=documents"])).specs
+    made, checked, last = (specs[name] for name in ("machine_translate", "translate", "decontaminate_translated"))
+    assert (made.config_data["order"], made.inputs) == (["books_en", "science_en"], {"documents": "decontaminate"})
+    assert made.config_data["files"]
+    assert checked.inputs["machine"] == "machine_translate"
+    assert checked.config_data["order"][-2:] == last.config_data["order"][-2:] == ["books_en_to_ar", "science_en_to_ar"]
+
+
+def test_a_domain_without_english_and_a_source_of_the_same_name_are_refused() -> None:
+    with pytest.raises(UserError, match="no English source is of the domains news"):
+        make_plan(load("demo", ["data.machine_translate.domains=[news]", "data.machine_translate.model=documents"]))
+    with pytest.raises(UserError, match=r"data\.sources\.web_en_to_ar"):
+        make_plan(load("demo", ["data.machine_translate.domains=[web]", "data.machine_translate.model=documents",
+                                "data.sources.web_en_to_ar={path: documents/wiki_ar.jsonl, language: ar, domain: wiki}"]))
+
+
+def test_the_plan_warns_of_translated_text_whose_english_is_not_in_the_mix() -> None:
+    wiki, other = make_plan(load("demo")).warnings
+    assert "translated wiki text" in wiki
+    assert "translated other text" in other
+    kept = "train.continue.mix.domains.en={web: 0.31, books: 0.09, science: 0.16, code: 0.34, math: 0.05, wiki: 0.03, other: 0.02}"
+    assert make_plan(load("demo", [kept])).warnings == []
+    (science,) = make_plan(load("demo", [kept.replace("science: 0.16, code: 0.34", "code: 0.5")])).warnings
+    assert "translated science text" in science
 
 
 # --- an endpoint ----------------------------------------------------------------------------------------------------------------
