@@ -1,15 +1,17 @@
 """Parquet: one row a record, a few rows at a time.
 
-How many rows fit is told by the column's size in the footer; a column whose few different values are stored once and shared by many rows is kept so
-(as a dictionary), because otherwise a megabyte of file could become many gigabytes of memory.
+How many rows fit in memory is told by their average size in the footer and, since a file may store a long value once and share it among all rows,
+by the longest value of each column's dictionary: without that a megabyte of file could become many gigabytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from allam.data.config import SourceConfig
@@ -37,15 +39,16 @@ def read(source: str, config: SourceConfig, place: Place, max_bytes: int, on_rea
             columns, row, size = sorted(fields.columns() & set(names)), 1, path.stat().st_size
             groups = file.metadata.num_row_groups
             for group in range(groups):
-                yield from _row_group(fields, file, group, row, columns, max_bytes)
+                yield from _row_group(fields, path, file, group, row, columns, max_bytes)
                 row += file.metadata.row_group(group).num_rows
                 on_read(size * (group + 1) // groups - size * group // groups)
 
 
-def _row_group(fields: Fields, file: pq.ParquetFile, group: int, first: int, columns: list[str], max_bytes: int) -> Iterator[Record]:
+def _row_group(fields: Fields, path: Path, file: pq.ParquetFile, group: int, first: int, columns: list[str], max_bytes: int) -> Iterator[Record]:
     rows, done = file.metadata.row_group(group).num_rows, 0
     try:
-        for batch in file.iter_batches(batch_size=_rows_at_once(file, group), row_groups=[group], columns=columns):
+        at_once = _rows_at_once(path, file, group, columns)
+        for batch in file.iter_batches(batch_size=at_once, row_groups=[group], columns=columns):
             for number, record in enumerate(_rows(batch), start=first + done):
                 yield _record(fields, number, record, max_bytes)
             done += batch.num_rows
@@ -53,9 +56,24 @@ def _row_group(fields: Fields, file: pq.ParquetFile, group: int, first: int, col
         yield SetAside(first + done, "unreadable", excerpt(str(error)), records=rows - done)
 
 
-def _rows_at_once(file: pq.ParquetFile, group: int) -> int:
+def _rows_at_once(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -> int:
     about = file.metadata.row_group(group)
-    return max(1, min(ROWS, BYTES * max(1, about.num_rows) // max(1, about.total_byte_size)))
+    average = about.total_byte_size // max(1, about.num_rows)
+    return max(1, min(ROWS, BYTES // max(1, average, _longest_shared(path, about, group, columns))))
+
+
+def _longest_shared(path: Path, about: Any, group: int, columns: list[str]) -> int:
+    """Bytes of the longest value in the dictionaries of the row group's columns; a column has one whole dictionary in its first batch."""
+    chunks = [about.column(i) for i in range(about.num_columns)]
+    shared = [chunk.path_in_schema for chunk in chunks
+              if chunk.path_in_schema in columns and chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page]
+    longest = 0
+    for name in shared if about.num_rows > 1 else ():
+        with pq.ParquetFile(path, read_dictionary=[name]) as file:
+            for column in next(file.iter_batches(batch_size=1, row_groups=[group], columns=[name])).columns:
+                values = column.dictionary if pa.types.is_dictionary(column.type) else column
+                longest = max(longest, pc.max(pc.binary_length(values)).as_py() or 0)
+    return longest
 
 
 def _record(fields: Fields, number: int, record: dict[str, Any] | bytes, max_bytes: int) -> Record:
