@@ -37,7 +37,11 @@ def cached_files(url: str) -> list[str]:
     from huggingface_hub import snapshot_download
 
     name, commit, path = _parts(url)
-    folder = Path(snapshot_download(name, repo_type="dataset", revision=commit, local_files_only=True))
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", revision=commit, local_files_only=True))
+    except OSError:
+        raise OSError(f"it isn't in the cache, and HF_HUB_OFFLINE is set: `hf download {name} --repo-type dataset --revision {commit}` on a machine "
+                      "with a network brings it there") from None
     target = folder / path
     found = target.rglob("*") if target.is_dir() else folder.glob(path)
     return [f"hf://datasets/{name}@{commit}/{file.relative_to(folder).as_posix()}" for file in sorted(found) if file.is_file()]

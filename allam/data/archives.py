@@ -43,7 +43,7 @@ class BombError(Exception):
     """The archive unpacks to more than any text does."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Line:
     """One line without its line break (`problem` is empty), or what is left of one that can't be used."""
 
