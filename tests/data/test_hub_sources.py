@@ -17,7 +17,8 @@ import pytest
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 DATASET = f"hf://datasets/owner/name@{COMMIT}"
-FILES = {"data/a.jsonl": b'{"id": "1", "text": "one"}\n{"id": "2", "text": "two"}\n', "data/large.jsonl": b'{"id": "3", "text": "three"}\n', "README.md": b"# x"}
+FILES = {"data/a.jsonl": b'{"id": "1", "text": "one"}\n{"id": "2", "text": "two"}\n',
+         "data/large.jsonl": b'{"id": "3", "text": "three"}\n', "README.md": b"# x"}
 READS = f"""
 import json
 from pathlib import Path
@@ -97,7 +98,7 @@ def run(home: Path, **environment: str) -> dict[str, Any]:
 
 def test_files_of_a_commit_are_found_hashed_and_read_with_the_environments_token_alone(hub: Any, tmp_path: Path) -> None:
     endpoint, asked = hub
-    found = run(tmp_path, HF_ENDPOINT=endpoint, HF_TOKEN="hf_canary")
+    found = run(tmp_path, **{"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_canary"})
     assert found == {"sha256": [hashlib.sha256(FILES[f"data/{name}.jsonl"]).hexdigest() for name in ("a", "large")], "texts": ["one", "two", "three"],
                      "problems": []}
     files = [path.rpartition("/")[2] for path, _ in asked if "/resolve/" in path]
