@@ -2,7 +2,7 @@
 
 An archive that was cut short gives all that could be had before the cut, and `truncated`; a damaged one ends with `unreadable`; one that unpacks
 to far more than any text does, with `bomb`; a line longer than the limit is skipped as `oversized`. So nothing is lost in silence, and the run
-goes on. gzip is unpacked by ISA-L: measured on JSON Lines of Arabic news 2.6 times as fast as zlib.
+goes on. gzip is unpacked by ISA-L: measured on JSON Lines of Arabic news 2.9 times as fast as zlib.
 """
 
 from __future__ import annotations
