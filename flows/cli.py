@@ -29,6 +29,8 @@ from allam.launch.folder import Made, job
 from allam.pipeline import make_plan
 from allam.recipe import load, locate, packaged
 from allam.worker import git_revision, versions
+from flows.data_commands import data
+from flows.options import Cluster, Force, Json, Overrides, RecipeName, RecipeOption, StageName, StorePath, To
 from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
 from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, show_warnings, table
 from tasks.words import flat, number, size
@@ -37,33 +39,7 @@ ROOM_TO_WORK = 2_000_000  # bytes; with less, Prefect's database, too, fails in 
 STATUS_OF_CTRL_C = 130  # typer's, for KeyboardInterrupt
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
                   help="From raw English and Arabic text and an English-centred model to an aligned bilingual model and a report.")
-
-
-def _recipe_names(incomplete: str) -> list[str]:
-    return [name for name in packaged() if name.startswith(incomplete)]
-
-
-def _stage_names(context: typer.Context, incomplete: str) -> list[str]:
-    try:
-        plan = make_plan(load(context.params.get("recipe") or "demo"))
-    except AllamError:
-        return []
-    return [name for name in plan.specs if name.startswith(incomplete)]
-
-
-RecipeName = Annotated[str, typer.Argument(help="A recipe of the package (`allam recipes` lists them) or the path of a YAML file.", metavar="RECIPE",
-                                           autocompletion=_recipe_names)]
-RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="The recipe that the stage belongs to.", autocompletion=_recipe_names)]
-StageName = Annotated[str, typer.Argument(help="A stage, as `allam plan` names it.", metavar="STAGE", autocompletion=_stage_names)]
-Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="FIELD=VALUE", help="Set a field of the recipe, such as "
-                                                     "train.continue.tokens=1000000. May be repeated.")]
-To = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage; only what it needs is made.", autocompletion=_stage_names)]
-Force = Annotated[list[str] | None, typer.Option("--force", metavar="STAGE", autocompletion=_stage_names,
-                                                 help="Make this stage again though it is done, and what is downstream of it. May be repeated.")]
-Cluster = Annotated[str | None, typer.Option("--cluster", metavar="PROFILE", help="Where it runs: laptop (the default), a name from "
-                                             "infra/profiles/, or the path of a YAML file. Never changes what is made.")]
-StorePath = Annotated[str | None, typer.Option("--store", metavar="FOLDER", help="The folder of all artifacts; else $ALLAM_STORE, else ./runs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+app.add_typer(data, name="data")
 
 
 @app.command()
