@@ -181,7 +181,8 @@ def _data(plan: Plan, files: FileTable) -> None:
         problems += missing
     natural = {name: source for name, source in sources.items() if source.kind == "natural"}
     translated = {name: source for name, source in sources.items() if source.kind == "translated"}
-    plan.add("ingest", data.ingest.model_copy(update={"sources": sources, "order": tuple(sources)}), problems=tuple(problems))
+    gone = _take_down(plan, problems)
+    plan.add("ingest", data.ingest.model_copy(update={"sources": sources, "order": tuple(sources), "take_down": gone}), problems=tuple(problems))
     plan.add("filter", data.filter.model_copy(update={"sources": _without_files(natural)}), {"documents": "ingest"})
     plan.add("dedup", data.dedup.model_copy(update={"order": tuple(natural)}), {"documents": "filter"})
     clean, missing = _decontaminate(plan, files)
@@ -196,6 +197,16 @@ def _data(plan: Plan, files: FileTable) -> None:
     plan.add("decontaminate_translated", clean.model_copy(update={"order": checked.order}), {"documents": "translate"}, kind="decontaminate",
              problems=missing)
     _warn_of_sources_left_out(plan, translated)
+
+
+def _take_down(plan: Plan, problems: list[str]) -> tuple[str, ...]:
+    """The ids that must go, read from the recipe's file where it names one."""
+    given = plan.recipe.data.take_down
+    if isinstance(given, str):
+        _, missing = _files(plan.files, "data.take_down", given)
+        problems += missing
+        given = () if missing else tuple(line.strip() for line in (plan.root / given).read_text(encoding="utf-8").splitlines() if line.strip())
+    return tuple(sorted(set(given)))
 
 
 def _decontaminate(plan: Plan, files: FileTable) -> tuple[DecontaminateConfig, tuple[str, ...]]:

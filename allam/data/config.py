@@ -73,6 +73,7 @@ class IngestConfig(Section):
         "a key has no order of names, but what is kept of repeated ids depends on it", "sources in the recipe's order; filled in by the plan", ())
     shard_bytes: int = assumed("part of identity, so that the number of workers changes nothing; what one worker does at once",
                                "bytes of text after which a new shard of a file begins", 64_000_000, ge=1)
+    take_down: tuple[str, ...] = assumed("taken from data.take_down", "ids of documents that must go, with their translations; filled in by the plan", ())
     max_set_aside_share: float = assumed(
         "a damaged source should stop a run", "share of broken records of a source above which the stage fails", 0.05, ge=0, le=1)
     max_document_bytes: int = assumed(
@@ -224,6 +225,9 @@ class DataConfig(Section):
     root: str | None = assumed(
         "where files lie is no part of identity", "folder below which all paths of the recipe lie; null: the sample that ships in the package", None)
     sources: dict[Name, SourceConfig] = paper("2.1", "the sources of text, by name; in a recipe that extends another they replace the other's", min_length=1)
+    take_down: str | tuple[str, ...] = assumed(
+        "right holders ask for it", "ids of documents that must go, with their translations: a list, or a file below `data.root` with one id a line. What held "
+        "them is made again, the rest is reused; earlier artifacts still hold them until they are removed (`allam data trace ID` names them)", ())
     held_out: HeldOut = assumed("the paper doesn't say", "documents kept out of training and tokenizers, for bits per byte", HeldOut())
     ingest: IngestConfig = assumed("sections are stages", "reading raw files", IngestConfig())
     filter: FilterConfig = paper("2.1", "quality filters", FilterConfig())

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from allam.data.config import IngestConfig
-from allam.data.parts import SET_ASIDE, Part, make_part, part_folder, part_shard, parts_of, set_aside_line
+from allam.data.parts import SET_ASIDE, TAKEN_DOWN, Part, make_part, part_folder, part_shard, parts_of, set_aside_line
 from allam.data.readers import LEFT_OUT, SetAside
 from allam.data.reuse import MadePart, find_earlier, write_parts
 from allam.data.signatures import Repeats, Rows, save_array
@@ -155,7 +155,7 @@ def _write_set_aside(out: Path, reads: list[_Read], rewritten: list[tuple[int, i
 
 
 def _refuse_damaged_or_empty(source: str, row: dict[str, Any], config: IngestConfig, out: Path) -> None:
-    broken = sum(count for reason, count in row["set_aside"].items() if reason not in LEFT_OUT)
+    broken = sum(count for reason, count in row["set_aside"].items() if reason not in LEFT_OUT and reason != TAKEN_DOWN)
     if row["in"] and broken / row["in"] > config.max_set_aside_share:
         reasons = ", ".join(f"{count} {reason}" for reason, count in row["set_aside"].items())
         raise StageFailed(

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from allam.data.archives import COMPRESSED
 from allam.data.config import IngestConfig, SourceConfig
 from allam.data.readers import ENDINGS, ONE_DOCUMENT_A_FILE, Raw, SetAside, file_format, read_records
 from allam.data.reuse import EarlierPart, link, part_key
 from allam.data.signatures import save_array, signatures
-from allam.data.tables import BYTES_PER_GROUP, TableWriter, add_counts, read_tables, rows_until, unique_temporary, write_notes
+from allam.data.tables import BYTES_PER_GROUP, TableWriter, add_counts, read_tables, rows_until, text_bytes, unique_temporary, write_notes
 from allam.data.tasks import Meter
 from allam.documents import ROWS_PER_GROUP, SCHEMA
 from allam.files import check_source
@@ -34,6 +35,7 @@ NO_PART_OF_A_PART = {"path", "files", "sha256", "filters"}  # fields of a source
 FILES_A_PART, BYTES_A_PART = 1000, 64_000_000  # at most, where each file is a document; they are part of the stage's version
 RUN_LENGTH = 200  # files in such a part, in the mean
 VARYING = ("id", "text", "url", "title", "date", "translation_of", "file", "line")
+TAKEN_DOWN = "taken_down"
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,15 @@ def part_shard(work: Path, part: int, shard: int) -> Path:
 
 
 def make_part(config: IngestConfig, parts: list[Part], earlier: list[EarlierPart | None], root: Path, work: Path, task: int, meter: Meter) -> None:
-    """The task: links what an earlier artifact made of the part, or reads its files; then signs the documents' ids."""
+    """The task: links what an earlier artifact made of the part, or reads its files; takes down what must go; then signs the documents' ids."""
     part, found = parts[task], earlier[task]
-    notes = _link_part(found, work, task) if found else None
+    notes = _link_part(found, work, task) if found and set(config.take_down).issuperset(found.notes["taken_down"]) else None
     if notes is None:
         notes = {**_read_part(config, part, root, work, task, meter), "reused": False}
     else:
         meter.add(part.size)
+    if config.take_down:
+        _take_down(config.take_down, notes, work, task)
     ids = [signatures(table["id"].to_pylist()) for shard in range(len(notes["shards"])) for table in read_tables(part_shard(work, task, shard), ["id"])]
     save_array(part_folder(work, task) / "ids.npy", np.concatenate(ids) if ids else np.empty((0, 2), np.uint64))
     write_notes(part_folder(work, task) / "notes.json", notes)
@@ -157,7 +161,30 @@ def _read_part(config: IngestConfig, part: Part, root: Path, work: Path, task: i
             if documents == source.max_documents:
                 break
     temporary.replace(aside_path)
-    return {"files": len(part.files), "records": records, "skipped": skipped, "set_aside": set_aside, "shards": shards.sizes}
+    return {"files": len(part.files), "records": records, "skipped": skipped, "set_aside": set_aside, "shards": shards.sizes,
+            "taken_down": []}
+
+
+def _take_down(ids: tuple[str, ...], notes: dict[str, Any], work: Path, task: int) -> None:
+    """Writes the shards that hold documents with these ids, or translations of them, again without them. No word of theirs is left, only a count."""
+    wanted, taken, count = pa.array(ids, pa.string()), set(notes["taken_down"]), 0
+    for shard, size in enumerate(notes["shards"]):
+        path = part_shard(work, task, shard)
+        columns = pa.concat_tables([*read_tables(path, ["id", "translation_of"]), SCHEMA.empty_table().select(["id", "translation_of"])])
+        found = [pc.is_in(columns[name], value_set=wanted) for name in ("id", "translation_of")]
+        keep = pc.invert(pc.or_(*found)).combine_chunks()
+        if keep.true_count == len(keep):
+            continue
+        taken |= {name for column, mask in zip(("id", "translation_of"), found, strict=True) for name in columns[column].filter(mask).to_pylist()}
+        count += len(keep) - keep.true_count
+        row, size["documents"], size["bytes"] = 0, keep.true_count, 0
+        with TableWriter(path) as writer:
+            for table in read_tables(path):
+                kept = table.filter(keep.slice(row, table.num_rows))
+                writer.write(kept)
+                row, size["bytes"] = row + table.num_rows, size["bytes"] + text_bytes(kept)
+    notes["taken_down"] = sorted(taken)
+    add_counts(notes["set_aside"], {TAKEN_DOWN: count} if count else {})
 
 
 def _records(part: Part, root: Path, max_bytes: int, meter: Meter) -> Iterator[tuple[FileRef, int, Raw | SetAside]]:

@@ -15,7 +15,7 @@ from allam.report.words import LANGUAGES, percent, sentence, shortened
 
 STAGES = ("ingest", "filter", "dedup", "decontaminate", "machine_translate", "translate", "decontaminate_translated")
 REASONS = {  # what the chart puts together, in the order in which a document meets it
-    "set aside": ("bad_json", "bad_utf8", "no_text", "truncated", "unreadable", "duplicate_id"),
+    "set aside": ("bad_json", "bad_utf8", "no_text", "truncated", "unreadable", "duplicate_id", "taken_down"),
     "language": ("language",),
     "too short": ("too_short",),
     "spam": ("spam",),
@@ -28,6 +28,7 @@ COLOURS = ("k1", "k2", "k3", "k4", "k5", "k6", "k9", "k7")
 EXPLAINED = {
     "bad_json": "the line is not JSON", "bad_utf8": "the bytes are not UTF-8", "no_text": "the record holds no text",
     "truncated": "the archive ends too early", "unreadable": "the file cannot be read", "duplicate_id": "an earlier record of the source has the same id",
+    "taken_down": "the recipe names it among those that must go",
     "language": "language identification is below the limit, or finds another language", "too_short": "fewer words than the limit",
     "spam": "repeated lines, links, hashtags or one over-used word", "stop_words": "too few or too many function words for prose",
     "duplicate_url": "a page met before, by its normalised address", "duplicate_text": "a text met before, in its comparison form",

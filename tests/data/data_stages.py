@@ -29,7 +29,7 @@ def configs(data: DataConfig, root: Path) -> dict[str, tuple[Section, dict[str, 
     natural = {name: s for name, s in sources.items() if s.kind == "natural"}
     translated = {name: s for name, s in sources.items() if s.kind == "translated"}
     return {
-        "ingest": (data.ingest.model_copy(update={"sources": sources, "order": tuple(sources)}), {}),
+        "ingest": (data.ingest.model_copy(update={"sources": sources, "order": tuple(sources), "take_down": tuple(sorted(data.take_down))}), {}),
         "filter": (data.filter.model_copy(update={"sources": natural}), {"documents": "ingest"}),
         "dedup": (data.dedup.model_copy(update={"order": tuple(natural)}), {"documents": "filter"}),
         "translate": (data.translate.model_copy(update={"sources": translated, "order": tuple(translated)}), {"documents": "ingest", "originals": "dedup"}),
