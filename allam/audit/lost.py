@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def lost_records(folder: Path, source: str | None = None, reason: str | None = N
                 yield record
 
 
-def read_lines(path: Path, containing: bytes = b"") -> Iterator[Mapping[str, Any] | Any]:
+def read_lines(path: Path, containing: bytes = b"") -> Iterator[dict[str, Any]]:
     """The records of a JSON Lines file, plain or .zst; only of lines with the bytes `containing`. Raises `ArtifactError` on a damaged file."""
     try:
         with open(path, "rb") as file:

@@ -17,7 +17,7 @@ from allam.pipeline import make_plan
 from allam.recipe import load
 
 STAGES = ("ingest", "filter", "dedup", "translate")
-SECRET = "The letter that she wrote to him in the spring of that year was never meant to be read by anyone else"
+LETTER = "The letter that she wrote to him in the spring of that year was never meant to be read by anyone else"
 ARABIC = "الرسالة التي كتبتها إليه في ربيع تلك السنة لم يكن يقصد بها أن يقرأها أحد غيره من الناس"
 
 
@@ -30,8 +30,9 @@ def root(tmp_path: Path) -> Path:
     def lines(name: str, *rows: dict[str, str]) -> None:
         (raw / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
-    lines("en-1.jsonl", {"id": "e1", "text": "The boats wait there for the wind to turn."}, {"id": "e2", "text": SECRET}, {"id": "e2", "text": f"{SECRET}, again"})
-    lines("en-2.jsonl", {"id": "e3", "text": "Nobody wanted to leave the house that day."}, {"id": "e9", "text": f" {SECRET} "})
+    lines("en-1.jsonl", {"id": "e1", "text": "The boats wait there for the wind to turn."}, {"id": "e2", "text": LETTER},
+          {"id": "e2", "text": f"{LETTER}, again"})
+    lines("en-2.jsonl", {"id": "e3", "text": "Nobody wanted to leave the house that day."}, {"id": "e9", "text": f" {LETTER} "})
     lines("ar.jsonl", {"id": "t1", "text": "تنتظر القوارب هناك حتى تتحول الريح.", "translation_of": "e1"}, {"id": "t2", "text": ARABIC, "translation_of": "e2"})
     return raw
 
@@ -84,5 +85,5 @@ def test_the_list_may_be_a_file_and_its_order_changes_no_key(tmp_path: Path) -> 
     assert listed.specs["ingest"].key == plan.specs["ingest"].key
     missing = make_plan(load("demo", [f"data.root={tmp_path}", "data.take_down=none.txt"])).specs["ingest"].problems
     assert any(problem.startswith("data.take_down: no file at") for problem in missing)
-    with pytest.raises(UserError, match="data.take_down"):
+    with pytest.raises(UserError, match=r"data\.take_down"):
         make_plan(load("demo", [f"data.root={tmp_path}", "data.take_down=../gone.txt"]))

@@ -51,7 +51,7 @@ def merged_tokenizer(tmp_path_factory: pytest.TempPathFactory, base_tokenizer: P
 def documents_of(texts: list[str], source: str, language: str, domain: str, kind: str = "natural", copies: int = 20) -> list[Document]:
     """`copies` numbered variations of each text; translations name an English original of the same number."""
     return [Document(id=f"{source}-{i}", text=f"{text} {i}", source=source, language=language, domain=domain, kind=kind,  # type: ignore[arg-type]
-                     translation_of=f"web_en-{i}" if kind == "translated" else None)
+                     translation_of=f"web_en-{i}" if kind == "translated" else None, licence="MIT" if domain == "math" else None)
             for i, text in enumerate(texts * copies)]
 
 
