@@ -54,7 +54,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=3),
+    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=4),
     "filter": Stage("data", "allam.data.filter", FilterConfig, version=2),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3),
     "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig),
