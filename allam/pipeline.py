@@ -61,8 +61,8 @@ STAGES: dict[str, Stage] = {
     "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig, device=True),
     "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
-    "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig),
-    "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig),
+    "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig, version=2),
+    "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig, version=2),
     "fertility": Stage("tokenizer", "allam.tokenizer.fertility", FertilityConfig),
     "pack": Stage("train", "allam.train.pack", PackConfig),
     "mix": Stage("train", "allam.train.mix", MixStageConfig),
@@ -271,8 +271,8 @@ def _tokenizer(plan: Plan, files: FileTable) -> None:
         plan.add("base_tokenizer", config.base.model_copy(update=found), problems=problems)
     else:
         plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "decontaminate"})
-    plan.add("arabic_tokenizer", config.arabic.model_copy(update=held_out), corpus)
-    plan.add("merged_tokenizer", config.merged, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
+    plan.add("arabic_tokenizer", config.arabic.model_copy(update=held_out), corpus | {"base": "base_tokenizer"})
+    plan.add("merged_tokenizer", config.merged.model_copy(update=held_out), corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
     plan.add("fertility", config.fertility, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer", "merged": "merged_tokenizer"})
 
 

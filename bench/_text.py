@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from allam.cluster import ClusterProfile
+from allam.documents import Document, shard_path, write_documents
 from allam.pipeline import make_plan
 from allam.recipe import Recipe, load
 from allam.sample import root as sample_root
@@ -46,9 +47,12 @@ def one_worker() -> None:
     os.environ["ALLAM_CLUSTER"] = ClusterProfile(workers=1, threads=1).model_dump_json()
 
 
-def run_stages(recipe: Recipe, stages: Sequence[str], base: Path) -> dict[str, Path]:
-    """Runs stages of the recipe in folders below `base`, in this process; returns the folders. A worker adds keys, locks and manifests to this."""
-    plan, folders = make_plan(recipe), {name: base / name for name in stages}
+def run_stages(recipe: Recipe, stages: Sequence[str], base: Path, made: dict[str, Path] | None = None) -> dict[str, Path]:
+    """Runs stages of the recipe in folders below `base`, in this process; returns the folders. A worker adds keys, locks and manifests to this.
+
+    `made` are folders of stages that need not run.
+    """
+    plan, folders = make_plan(recipe), {name: base / name for name in stages} | (made or {})
     for name in stages:
         spec = plan.specs[name]
         (folders[name] / "work").mkdir(parents=True)
@@ -62,3 +66,31 @@ def merged_tokenizer(base: Path, vocab_size: int) -> Path:
     recipe = load("demo", [f"tokenizer.base.vocab_size={vocab_size}", f"tokenizer.arabic.vocab_size={vocab_size}"])
     stages = ["ingest", "filter", "dedup", "translate", "base_tokenizer", "arabic_tokenizer", "merged_tokenizer"]
     return run_stages(recipe, stages, base)["merged_tokenizer"]
+
+
+# (file below the real data, language, domain, documents at most): what the tokenizer's benchmarks train and judge on
+CORPUS = (("arabic/saudinewsnet.jsonl.xz", "ar", "news", 8000), ("arabic/hindawi_books.jsonl.xz", "ar", "books", 2000),
+          ("arabic/tweets.jsonl.xz", "ar", "web", 16_000), ("arabic/tashkeela_diacritised.jsonl.xz", "ar", "other", 2500),
+          ("english/english_books.jsonl.xz", "en", "books", 1000), ("english/learnxinyminutes_en.jsonl.xz", "en", "code", 136),
+          ("english/react_docs_en.jsonl.xz", "en", "code", 133), ("english/openlogic_latex.jsonl.xz", "en", "math", 447))
+LLAMA = "tokenizers/llama2_tokenizer.model"
+
+
+def extended_llama(base: Path, checked_lines: int = 3000) -> dict[str, Path] | None:
+    """Folders below `base` of a corpus of real text, Llama 2's tokenizer, an Arabic one of 32,000 pieces and the two merged, made by the stages.
+
+    None where the real data isn't there.
+    """
+    if not all((REAL_DATA / path).is_file() for path in (LLAMA, *(path for path, *_ in CORPUS))):
+        return None
+    for path, language, domain, limit in CORPUS:
+        source = Path(path).name.split(".")[0]
+        documents = (Document(f"{source}-{i}", record["text"], source, language, domain, "natural")  # type: ignore[arg-type]
+                     for i, record in enumerate(islice(_records(REAL_DATA / path), limit)))
+        write_documents(shard_path(base / "decontaminate" / "documents", source, 0), documents)
+    recipe = load("demo", [f"data.root={REAL_DATA}", f"tokenizer.base.model={LLAMA}", "tokenizer.arabic.vocab_size=32000",
+                           f"tokenizer.merged.checked_lines={checked_lines}"])
+    stages = ["base_tokenizer", "arabic_tokenizer", "merged_tokenizer"]
+    (base / "translate" / "documents").mkdir(parents=True)
+    folders = run_stages(recipe, stages, base, {"decontaminate": base / "decontaminate", "translate": base / "translate"})
+    return {"natural": base / "decontaminate"} | {name.removesuffix("_tokenizer"): folders[name] for name in stages}

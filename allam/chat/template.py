@@ -7,7 +7,9 @@
 of its continuation (`is_prefix_preserving`), and every turn's sample can be cut out of one encoding (turn augmentation, Figure 11).
 
 `encode_conversation` is what training and generation use: it places the markers by id, so no text inside a message can become one.
-`CHAT_TEMPLATE` is the equal Jinja template for whoever loads the exported model with transformers; tests prove that the two agree.
+`CHAT_TEMPLATE` is the equal Jinja template for whoever loads the exported model with transformers; tests prove that the two agree, on messages that
+spell markers too. transformers would take those for the real ones: the template puts the noncharacter U+FDD0, which Unicode keeps for such internal
+use, behind their `<`, and tokenizer.json takes it away again after it has looked for markers (`GUARD`).
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from allam.chat.tokens import ASSISTANT, BOS, END, EOS, ROLE_TOKENS, SYSTEM, USER
+from allam.chat.tokens import ASSISTANT, BASE_SPECIALS, BOS, END, EOS, PAD, ROLE_TOKENS, SYSTEM, USER
 
 Message = Mapping[str, str]
 
+GUARD = "\ufdd0"
+_HEADS = ("<\\ufdd0", "<|", *BASE_SPECIALS, PAD)  # the guard itself, first; how every special token begins, or all of it
+_CONTENT = "message['content']" + "".join(f" | replace('{head}', '<\\ufdd0{head[1:]}')" for head in _HEADS)
+
 CHAT_TEMPLATE = (
-    "{{ '" + BOS + "' }}"
+    "{{ bos_token }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '" + ASSISTANT + "' }}{% generation %}{{ message['content'] + '" + END + "' }}{% endgeneration %}"
-    "{% elif message['role'] == 'user' %}{{ '" + USER + "' + message['content'] + '" + END + "' }}"
-    "{% elif message['role'] == 'system' and loop.first %}{{ '" + SYSTEM + "' + message['content'] + '" + END + "' }}"
+    "{{ '" + ASSISTANT + "' }}{% generation %}{{ (" + _CONTENT + ") + '" + END + "' }}{% endgeneration %}"
+    "{% elif message['role'] == 'user' %}{{ '" + USER + "' + (" + _CONTENT + ") + '" + END + "' }}"
+    "{% elif message['role'] == 'system' and loop.first %}{{ '" + SYSTEM + "' + (" + _CONTENT + ") + '" + END + "' }}"
     "{% else %}{{ raise_exception('only system (first), user and assistant turns are known, not ' + message['role']) }}"
     "{% endif %}"
     "{% endfor %}"

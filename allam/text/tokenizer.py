@@ -4,16 +4,19 @@
     ids = [tokenizer.bos_id, *tokenizer.encode("مرحبا"), tokenizer.eos_id]
 
 `encode` never gives a special id, whatever the text spells: special tokens are CONTROL pieces, which SentencePiece does not look for in text.
-No piece of a Llama-like model runs across the end of a word (`x▁`), so no merge does, and a text may be cut there and the words looked up:
-the ids are those of the whole text. docs/tokenizer.md has the measured speed. A model with such pieces is encoded in one go.
+No piece of a Llama-like model runs across the end of a word (`x▁`) or from a letter to a sign, so no merge does, and a text may be cut there and the
+parts looked up: the ids are those of the whole text. Parts met for the first time go through SentencePiece together, one to a line. docs/tokenizer.md has
+the measured speed. A model whose pieces do run across is encoded in one go.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import threading
+import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, withou
 
 MODEL_FILE = "tokenizer.model"
 SPACE = "▁"  # U+2581, SentencePiece's sign for a space
-_MAX_CACHED_CHUNKS = 300_000  # about 60 MB
-_MAX_CACHED_LENGTH = 64  # characters; what is longer seldom comes again
+_MAX_KNOWN = 500_000  # parts of texts whose ids are kept: about 100 MB
+_MAX_KNOWN_LENGTH = 64  # characters
+_LEARNT_TOGETHER = 256  # parts; SentencePiece takes longer for a part of a long text
 
 
 class Tokenizer:
@@ -46,9 +50,10 @@ class Tokenizer:
         self.bos_id, self.eos_id = self._required(BOS), self._required(EOS)
         self.pad_id: int | None = self.special.get(PAD)
         self._prefix = " " if proto.normalizer_spec.add_dummy_prefix else ""
-        self._chunks = _chunk_pattern(proto)
+        self._parts = _part_pattern(proto)
         proto.normalizer_spec.add_dummy_prefix = False
-        self._cache = _Cache(sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString()))
+        self._lock = threading.Lock()
+        self._known = _Known(sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString()))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -68,9 +73,14 @@ class Tokenizer:
         if not text:
             return []
         try:
-            if self._chunks is None or SPACE in text:
+            if self._parts is None or SPACE in text:
                 return self._processor.encode(text)  # type: ignore[no-any-return]
-            return list(chain.from_iterable(map(self._cache.__getitem__, self._chunks.findall(self._prefix + text))))
+            parts = self._parts.findall(self._prefix + text)
+            with self._lock:  # another thread must not meet a part before its ids stand there
+                found = list(map(self._known.__getitem__, parts))
+                if self._known.new:
+                    self._known.learn()
+            return list(chain.from_iterable(found))
         except RuntimeError:  # SentencePiece's binding can't take the string
             _refuse_surrogates(text)
             raise
@@ -95,20 +105,42 @@ class Tokenizer:
         return self._processor.is_byte(token_id)  # type: ignore[no-any-return]
 
 
-class _Cache(dict[str, list[int]]):
-    """Ids of words, by word with the spaces before it; emptied when it is full."""
+class _Known(dict[str, list[int]]):
+    """Ids of the parts of texts. A new part gets an empty list at first, which `learn` fills: so a text's parts are looked up once."""
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+    def __init__(self, bare: sentencepiece.SentencePieceProcessor) -> None:
         super().__init__()
-        self._encode = processor.encode
+        self._encode = bare.encode  # of a model that puts no space before a text
+        self._line_end: list[int] = bare.encode("\n")
+        self.new: list[str] = []
+        self["\n"] = self._line_end
 
-    def __missing__(self, chunk: str) -> list[int]:
-        ids: list[int] = self._encode(chunk)
-        if len(chunk) <= _MAX_CACHED_LENGTH:
-            if len(self) >= _MAX_CACHED_CHUNKS:
-                self.clear()
-            self[chunk] = ids
+    def __missing__(self, part: str) -> list[int]:
+        self.new.append(part)
+        ids = self[part] = list[int]()
         return ids
+
+    def learn(self) -> None:
+        """Fills the lists of the new parts. Long parts are forgotten at once, and all when there are too many."""
+        new, self.new = self.new, []
+        try:
+            for start in range(0, len(new), _LEARNT_TOGETHER):
+                some, at = new[start:start + _LEARNT_TOGETHER], 0
+                ids = self._encode("\n".join(some) + "\n")
+                for part in some:
+                    end = ids.index(self._line_end[0], at)
+                    self[part] += ids[at:end]
+                    at = end + 1
+        except RuntimeError:  # not text; nothing half learnt may stay
+            for part in new:
+                del self[part]
+            raise
+        for part in new:
+            if len(part) > _MAX_KNOWN_LENGTH:
+                del self[part]
+        if len(self) > _MAX_KNOWN:
+            self.clear()
+            self["\n"] = self._line_end
 
 
 def _refuse_surrogates(text: str) -> None:
@@ -119,16 +151,26 @@ def _refuse_surrogates(text: str) -> None:
                         "clean it first: text.encode('utf-8', 'replace').decode('utf-8')") from None
 
 
-def _chunk_pattern(proto: Any) -> re.Pattern[str] | None:
-    """What to cut a text into without changing its ids: words with the spaces before them; None where pieces run across words."""
+def _part_pattern(proto: Any) -> re.Pattern[str] | None:
+    """What to cut a text into without changing its ids: runs of letters and of signs with the spaces before them, ends of lines.
+
+    A cut is sound where no piece holds the two characters around it side by side, since a merge across it would make such a piece.
+    None where pieces run across the ends of words or lines.
+    """
     spec = model_pb2.TrainerSpec
     if proto.trainer_spec.model_type != spec.BPE or proto.trainer_spec.treat_whitespace_as_suffix:
         return None
-    if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces:
+    if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces or not proto.trainer_spec.byte_fallback:
         return None
     pieces = [p.piece for p in proto.pieces if p.type == p.NORMAL or p.type == p.USER_DEFINED or p.type == p.UNUSED]
-    if any(SPACE in piece.lstrip(SPACE) for piece in pieces):
+    if any(SPACE in piece.lstrip(SPACE) or ("\n" in piece and len(piece) > 1) for piece in pieces):
         return None
-    if any("\n" in piece and len(piece) > 1 for piece in pieces):
-        return re.compile(r" *[^ ]+| +")
-    return re.compile(r"\n| *[^ \n]+| +")
+    beside = {pair for piece in pieces for pair in pairwise(piece.lstrip(SPACE))}
+    beside |= {(b, a) for a, b in beside}
+    signs = {c for c in "".join(pieces) if unicodedata.category(c)[0] not in "LM" and c not in (SPACE, "\n")}
+    while joined := {a for a, b in beside if a in signs and b not in signs}:
+        signs -= joined
+    if not signs:
+        return re.compile(r" *[^ \n]+|\n| +")
+    some = re.escape("".join(sorted(signs)))
+    return re.compile(rf" *[^ \n{some}]+| *[{some}]+|\n| +")

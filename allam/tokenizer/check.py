@@ -1,13 +1,12 @@
-"""The proofs: SentencePiece and transformers give the same ids, text comes back, the merge changed nothing but Arabic (paper §2.2).
+"""What every tokenizer's folder must keep: SentencePiece, ours and transformers give the same ids, and text comes back (paper §2.2).
 
-Each function takes tokenizers' folders and returns counts; where a promise is broken it raises `UserError` with a table that says where.
+What the merge promises beyond that is measured by allam/tokenizer/gate.py.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,8 @@ import tokenizers
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, padding_token
 from allam.errors import UserError
 from allam.text.tokenizer import MODEL_FILE, SPACE, Tokenizer
-from allam.tokenizer import model
-from allam.tokenizer.script import arabic_words, has_arabic, is_arabic_piece
 
 SHOWN = 10  # rows of a table of failures
-RANKED_FIRST = "the base's own order of pieces"
 _RANDOM_LINES = 500
 
 _NOISE = [
@@ -77,79 +73,48 @@ class Fast:
         return text
 
 
-def agreement(folder: Path, lines: dict[str, list[str]], through_transformers: bool = False) -> dict[str, dict[str, int]]:
-    """Lines checked by group, each: three ways to the same ids, and the text back. Also that the fast tokenizer adds BOS exactly once."""
+Failure = tuple[str, str, str, str]  # group, what is wrong, the text, details
+
+
+def disagreements(folder: Path, lines: dict[str, list[str]], through_transformers: bool = False) -> list[Failure]:
+    """The lines on which the three ways don't lead to the same ids, or the fast tokenizer's text doesn't come back, or BOS isn't added exactly once."""
     tokenizer = Tokenizer.load(folder)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / MODEL_FILE))
     fast = Fast(folder, through_transformers)
     special = set(tokenizer.special.values())
-    failures: list[tuple[str, str, str, str]] = []
+    failures: list[Failure] = []
     for group, texts in lines.items():
         for text, fast_ids, bos_ids in zip(texts, fast.encode(texts, False), fast.encode(texts, True), strict=True):
             ids = reference.encode(text)
             if tokenizer.encode(text) != ids:
-                failures.append((group, "Tokenizer.encode differs from SentencePiece", text, _difference(tokenizer, tokenizer.encode(text), ids)))
+                failures.append((group, "Tokenizer.encode differs from SentencePiece", text, difference(tokenizer, tokenizer.encode(text), ids)))
             elif fast_ids != ids:
-                failures.append((group, "the fast tokenizer differs from SentencePiece", text, _difference(tokenizer, fast_ids, ids)))
+                failures.append((group, "the fast tokenizer differs from SentencePiece", text, difference(tokenizer, fast_ids, ids)))
             elif bos_ids != [tokenizer.bos_id, *ids]:
                 failures.append((group, "the fast tokenizer doesn't add BOS once", text, str(bos_ids[:4])))
             elif SPACE not in text and not tokenizer.decode(ids) == text == fast.decode(fast_ids):
                 failures.append((group, "the text doesn't come back", text, repr(tokenizer.decode(ids))))
             elif not special.isdisjoint(ids):
                 failures.append((group, "text gave a special token", text, str(tokenizer.pieces(ids))))
+    return failures
+
+
+def agreement(folder: Path, lines: dict[str, list[str]]) -> dict[str, dict[str, int]]:
+    """Counts the lines by group; raises `UserError` with a table where one of them fails."""
+    failures = disagreements(folder, lines)
     if failures:
         raise UserError(f"{len(failures)} of {sum(map(len, lines.values()))} lines fail the tokenizer's check:\n" + _table(failures),
                         "the base's SentencePiece model is of a kind that can't be extended faithfully; use one like Llama 2's")
     return {group: {"lines": len(texts), "differing": 0} for group, texts in lines.items()}
 
 
-def _difference(tokenizer: Tokenizer, got: list[int], wanted: list[int]) -> str:
-    """The pieces around the first difference."""
+def difference(tokenizer: Tokenizer, got: list[int], wanted: list[int]) -> str:
+    """The pieces and ids around the first difference."""
     at = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
-    return f"{tokenizer.pieces(got[at:at + 4])} instead of {tokenizer.pieces(wanted[at:at + 4])}"
+    got, wanted = got[at:at + 4], wanted[at:at + 4]
+    return f"{tokenizer.pieces(got)} {got} instead of {tokenizer.pieces(wanted)} {wanted}"
 
 
-def _table(failures: list[tuple[str, str, str, str]]) -> str:
+def _table(failures: list[Failure]) -> str:
     rows = [f"  {group:8} {what}: {text[:60]!r}: {detail[:120]}" for group, what, text, detail in failures[:SHOWN]]
     return "\n".join(rows + ([f"  and {len(failures) - SHOWN} more"] if len(failures) > SHOWN else []))
-
-
-def unchanged(base: Path, merged: Path, lines: dict[str, list[str]]) -> dict[str, int]:
-    """Counts the lines without Arabic script, whose ids must be the base's; raises `UserError` if one has others."""
-    before, after = Tokenizer.load(base), Tokenizer.load(merged)
-    texts = [(group, text) for group, group_lines in lines.items() for text in group_lines if not has_arabic(text)]
-    changed = [(group, "its ids changed", text, _difference(after, after.encode(text), before.encode(text)))
-               for group, text in texts if before.encode(text) != after.encode(text)]
-    if changed:
-        raise UserError(f"the merge changes {len(changed)} of {len(texts)} lines without Arabic script:\n" + _table(changed),
-                        "set tokenizer.merged.arabic_script_only to true")
-    return {"lines": len(texts), "changed": 0}
-
-
-def same_segmentation(base: Path, arabic: Path, merged: Path, lines: list[str], minimum: float) -> dict[str, Any]:
-    """The share of running Arabic words that the merged tokenizer cuts as the Arabic-only one does, with the commonest exceptions.
-
-    A word is a run of Arabic letters and marks between white space. A word with a piece that the base alone has is explained: base ids never
-    move, and such a piece mostly stands for a letter that the Arabic-only tokenizer spells in bytes. Raises `UserError` where the share of
-    words that are the same or explained is below `minimum`.
-    """
-    words = Counter(word for line in lines for word in arabic_words(line))
-    ours, theirs = Tokenizer.load(merged), Tokenizer.load(arabic)
-    arabic_pieces = set(model.normal_pieces(model.read(arabic / MODEL_FILE)))
-    base_only = {p for p in model.normal_pieces(model.read(base / MODEL_FILE)) if is_arabic_piece(p) and p not in arabic_pieces}
-    exceptions, causes = [], Counter[str]()
-    for word, count in words.most_common():
-        got, wanted = ours.pieces(ours.encode(word)), theirs.pieces(theirs.encode(word))
-        if got != wanted:
-            own = [piece for piece in got if piece in base_only]
-            cause = f"the base alone has {own[0]!r}" if own else RANKED_FIRST
-            causes[cause] += count
-            exceptions.append({"word": word, "count": count, "merged": " ".join(got), "arabic_only": " ".join(wanted), "cause": cause})
-    total, differing = sum(words.values()), sum(causes.values())
-    unexplained = causes[RANKED_FIRST]
-    if unexplained > (1 - minimum) * total:
-        rows = [f"  {e['word']} ({e['count']} times): {e['merged']} instead of {e['arabic_only']}; {e['cause']}" for e in exceptions[:SHOWN]]
-        raise UserError(f"{unexplained} of {total} running Arabic words are not cut as the Arabic-only tokenizer cuts them:\n" + "\n".join(rows),
-                        f"take another base or a larger tokenizer.arabic.vocab_size, or lower tokenizer.merged.min_same_segmentation (now {minimum})")
-    return {"words": total, "same_share": 1 - differing / max(total, 1), "differing": differing, "unexplained": unexplained,
-            "causes": dict(causes.most_common(SHOWN)), "exceptions": exceptions[:SHOWN]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from allam.section import FileRef, HeldOut, Section, assumed, paper
 
 
@@ -22,6 +24,9 @@ class ArabicTokenizerConfig(Section):
     vocab_size: int = assumed("the paper gives no size; 32,000 doubles Llama 2's vocabulary", "pieces, bytes included", 1024, ge=300)
     max_sentences: int = assumed("bounded memory", "lines of text to train on, at most", 200_000, ge=1)
     character_coverage: float = assumed("bytes take the rest", "share of characters that get a piece", 0.9995, gt=0, le=1)
+    alphabet: Literal["mergeable", "all"] = assumed(
+        "a piece such as an emoji's can't be merged without changing English that holds it",
+        "`mergeable`: only characters of Arabic script and those that the base has get pieces; `all`: whatever the text holds", "mergeable")
     seed: int = assumed("any", "seed of the sample of lines", 0)
     held_out: HeldOut = assumed("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
 
@@ -32,12 +37,17 @@ class MergedTokenizerConfig(Section):
     arabic_script_only: bool = assumed(
         "pieces such as '..' would change how English and code are cut", "add only pieces made of Arabic letters, marks and punctuation", True)
     pad_to_multiple: int = assumed("tensor cores like multiples of 64", "the vocabulary is padded to a multiple of this", 64, ge=1)
-    checked_lines: int = assumed("a minute's work", "lines of English, of Arabic and of code, each, on which the result is checked", 3000, ge=1)
+    checked_lines: int = assumed("a minute's work", "lines of English, of Arabic and of code, each, on which the result is checked; held-out ones besides",
+                                 3000, ge=1)
+    reach_lines: int = assumed("the Arabic tokenizer's own sample", "lines of Arabic in which each new piece is looked for", 200_000, ge=1)
     min_same_segmentation: float = assumed(
-        "1.0 was reached on real text with Llama 2's tokenizer; the rest allows for another base's order of pieces",
-        "share of running Arabic words that must be cut as the Arabic-only tokenizer cuts them, or hold a piece that the base alone has",
-        0.999, ge=0, le=1)
+        "reached on real text with Llama 2's and Mistral's tokenizers",
+        "share of running Arabic words that must be cut as the Arabic-only tokenizer cuts them, or hold a piece that the base alone has", 1.0, ge=0, le=1)
+    max_fertility_excess: float = assumed("what a merge may cost", "share by which tokens of Arabic may exceed the Arabic-only tokenizer's", 0.005, ge=0)
+    max_unmet_share: float = assumed("rows that no text trains; twice what real text left", "share of new pieces that the looked-through lines may leave unmet",
+                                     0.05, ge=0, le=1)
     seed: int = assumed("any", "seed of the sample of lines", 0)
+    held_out: HeldOut = assumed("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
 
 
 class FertilityConfig(Section):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from allam.artifacts import write_atomic
+from allam.chat.template import GUARD
 from allam.chat.tokens import BOS, CHAT_SPECIALS, EOS, PAD, UNK, is_padding
 from allam.text.tokenizer import MODEL_FILE, SPACE
 from allam.tokenizer import model
@@ -32,7 +33,7 @@ def write_tokenizer(out: Path, data: bytes, chat_template: str | None = None) ->
         config["chat_template"] = chat_template
     named = {key: value for key, value in config.items() if (key.endswith("_token") and isinstance(value, str)) or key == "additional_special_tokens"}
     write_atomic(out / MODEL_FILE, data)
-    write_atomic(out / "tokenizer.json", json.dumps(fast_tokenizer(proto), ensure_ascii=False, indent=0) + "\n")
+    write_atomic(out / "tokenizer.json", json.dumps(fast_tokenizer(proto, chat_template is not None), ensure_ascii=False, indent=0) + "\n")
     write_atomic(out / "tokenizer_config.json", _pretty(config))
     write_atomic(out / "special_tokens_map.json", _pretty(named))
 
@@ -45,8 +46,11 @@ def write_summary(out: Path, metrics: dict[str, Any]) -> None:
     write_atomic(out / "summary.json", _pretty(summary | metrics))
 
 
-def fast_tokenizer(proto: model.ModelProto) -> dict[str, Any]:
-    """The content of tokenizer.json for a model that `model.check_model` lets through."""
+def fast_tokenizer(proto: model.ModelProto, guarded: bool = False) -> dict[str, Any]:
+    """The content of tokenizer.json for a model that `model.check_model` lets through.
+
+    `guarded`: the guard that the chat template puts into special tokens spelled out in messages is taken away, after special tokens were looked for.
+    """
     ids = {p.piece: i for i, p in enumerate(proto.pieces)}
     specials = [p.piece for p in proto.pieces if p.type in (model.CONTROL, model.UNKNOWN) and not is_padding(p.piece)]
     added = [{"id": ids[token], "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -57,6 +61,8 @@ def fast_tokenizer(proto: model.ModelProto) -> dict[str, Any]:
     if proto.normalizer_spec.add_dummy_prefix:
         normalizers.insert(0, {"type": "Prepend", "prepend": SPACE})
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    if guarded:
+        normalizers.insert(0, {"type": "Replace", "pattern": {"String": f"<{GUARD}"}, "content": "<"})
     return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
         "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": _pre_tokenizer(proto),

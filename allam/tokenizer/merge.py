@@ -9,16 +9,18 @@ pieces of Arabic script are added: text without Arabic script can't meet one, so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from allam.artifacts import write_json
 from allam.chat.tokens import CHAT_SPECIALS, PAD, padding_token
+from allam.documents import Document, is_held_out
 from allam.errors import UserError
 from allam.text.tokenizer import MODEL_FILE, SPACE
-from allam.tokenizer import check, fast, model
+from allam.tokenizer import check, fast, gate, model
 from allam.tokenizer.config import MergedTokenizerConfig
 from allam.tokenizer.sampling import group_of, sample_lines
 from allam.tokenizer.script import is_arabic_piece
@@ -27,7 +29,7 @@ RUN_OF_SPACES = -1e8  # Llama 2 gives its runs of spaces -1e9; float32 has no ro
 
 
 def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Merges the inputs `base` and `arabic`, and checks the result on lines of `natural` and `translated`."""
+    """Merges the inputs `base` and `arabic`; the gate judges the result on lines of `natural` and `translated`, and gate.json says what it found."""
     from allam.chat.template import CHAT_TEMPLATE
 
     base, arabic = (model.read(inputs[name] / MODEL_FILE) for name in ("base", "arabic"))
@@ -37,17 +39,34 @@ def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
     merged = add_specials(add_pieces(base, pieces), config.pad_to_multiple)
     fast.write_tokenizer(out, model.serialise(merged), CHAT_TEMPLATE)
 
-    lines: dict[str, list[str]] = {"noise": check.noise()}
-    for group, line in sample_lines([inputs[name] / "documents" for name in ("natural", "translated")], group_of, config.checked_lines, config.seed):
-        lines.setdefault(group, []).append(line)
+    documents = [inputs[name] / "documents" for name in ("natural", "translated")]
+    folders = gate.Folders(inputs["base"], inputs["arabic"], out)
+    findings = gate.measure(folders, _lines(documents, config), config, _arabic_lines(documents, config))
+    write_json(out / "gate.json", gate.as_json(findings))
+    gate.require(findings)
     metrics: dict[str, Any] = {
         "vocab_size": len(merged.pieces), "base_pieces": len(base.pieces), "new_pieces": len(pieces), "special_tokens": len(CHAT_SPECIALS),
         "padding_rows": len(merged.pieces) - len(base.pieces) - len(pieces) - len(CHAT_SPECIALS),
         "left_out_pieces": len(set(model.normal_pieces(arabic)) - set(model.normal_pieces(base)) - set(pieces)),
-        "agreement": check.agreement(out, lines, through_transformers=True), "unchanged": check.unchanged(inputs["base"], out, lines),
-        "segmentation": check.same_segmentation(inputs["base"], inputs["arabic"], out, lines.get("arabic", []), config.min_same_segmentation)}
+        "gate": {finding.promise: {"measured": finding.measured, "of": finding.of} for finding in findings}}
     fast.write_summary(out, metrics)
     return metrics
+
+
+def _lines(documents: list[Path], config: MergedTokenizerConfig) -> gate.Lines:
+    """Noise, and lines of English, Arabic and code: those of held-out documents, and as many that the Arabic tokenizer may have been trained on."""
+    def group(document: Document) -> str:
+        held_out = is_held_out(document.root_id, config.held_out.share, config.held_out.seed)
+        return group_of(document) + ("" if held_out else ", trained on")
+
+    lines: gate.Lines = {"noise": check.noise()}
+    for name, line in sample_lines(documents, group, config.checked_lines, config.seed):
+        lines.setdefault(name, []).append(line)
+    return lines
+
+
+def _arabic_lines(documents: list[Path], config: MergedTokenizerConfig) -> Iterator[str]:
+    return (line for _, line in sample_lines(documents, lambda document: "arabic" if document.language == "ar" else None, config.reach_lines, config.seed))
 
 
 def new_pieces(base: model.ModelProto, other: model.ModelProto, keep: Callable[[str], bool]) -> list[str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 
 # Arabic; Supplement; Extended-B, -A; Presentation Forms-A (its last 16 are variation selectors' block) and -B; Rumi numerals; Extended-C; mathematical
-_ARABIC = ("\u0600-\u06ff\u0750-\u077f\u0870-\u089f\u08a0-\u08ff\ufb50-\ufdff\ufe70-\ufefc"
-           "\U00010e60-\U00010e7f\U00010ec0-\U00010eff\U0001ee00-\U0001eeff")
+ARABIC = ("\u0600-\u06ff\u0750-\u077f\u0870-\u089f\u08a0-\u08ff\ufb50-\ufdff\ufe70-\ufefc"
+          "\U00010e60-\U00010e7f\U00010ec0-\U00010eff\U0001ee00-\U0001eeff")
 # What a word is made of: no punctuation, no digits, no signs
 _LETTERS = ("\u0610-\u061a\u0620-\u065f\u066e-\u06d3\u06d5-\u06dc\u06df-\u06e8\u06ea-\u06ef\u06fa-\u06fc\u06ff"
             "\u0750-\u077f\u0870-\u0887\u0889-\u088e\u0897-\u089f\u08a0-\u08e1\u08e3-\u08ff")
 
-ANY_ARABIC = re.compile(f"[{_ARABIC}]")
-_PIECE = re.compile(f"▁*[{_ARABIC}]+")
+ANY_ARABIC = re.compile(f"[{ARABIC}]")
+_PIECE = re.compile(f"▁*[{ARABIC}]+")
 _WORD = re.compile(f"(?<!\\S)[{_LETTERS}]+(?!\\S)")
 
 

@@ -32,15 +32,18 @@ def training_lines(folders: Iterable[Path], language: str, limit: int, seed: int
         yield line
 
 
-def train(lines: Iterable[str], vocab_size: int, character_coverage: float, field: str) -> tuple[bytes, dict[str, int]]:
-    """Trains a model; returns its file's bytes and the counts of lines and characters read. `field` names the recipe's section in errors."""
+def train(lines: Iterable[str], vocab_size: int, character_coverage: float, field: str, required: str = "") -> tuple[bytes, dict[str, int]]:
+    """Trains a model; returns its file's bytes and the counts of lines and characters read.
+
+    `field` names the recipe's section in errors; the characters of `required` get a piece each however rare they are.
+    """
     counted, file = _Counted(lines), io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(counted), model_writer=file, model_type="bpe", vocab_size=vocab_size, character_coverage=character_coverage,
             byte_fallback=True, split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True,
             allow_whitespace_only_pieces=True, split_by_unicode_script=True, split_by_whitespace=True, split_by_number=True,
-            max_sentencepiece_length=16, input_sentence_size=0, shuffle_input_sentence=False, num_threads=_THREADS, minloglevel=2,
+            max_sentencepiece_length=16, required_chars=required, input_sentence_size=0, shuffle_input_sentence=False, num_threads=_THREADS, minloglevel=2,
             unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
     except RuntimeError as error:
         if not counted.lines:

@@ -13,6 +13,7 @@ from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, padding_token
 from allam.errors import UserError
 from allam.text import tokenizer as module
 from allam.text.tokenizer import Tokenizer
+from allam.tokenizer import model
 
 SPELLED = [*BASE_SPECIALS, *CHAT_SPECIALS, padding_token(0), "<0x41>", "<|im_start|>"]
 FRAGMENTS = [*SPELLED, " ", "  ", "    ", "\n", "\t", "العاصمة", "الْقَاهِرَة", "return x", "capital", "١٢", "42", "،", "»", "هههه", "🇸🇦", "\u200f"]
@@ -75,12 +76,37 @@ def test_base_and_arabic_tokenizers_have_no_pad_token_and_the_merged_one_has(tok
     assert set(merged.special) == {*BASE_SPECIALS, *CHAT_SPECIALS}
 
 
-def test_a_full_cache_is_emptied_and_ids_stay_the_same(tokenizers: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_CACHED_CHUNKS", 3)
+def test_a_full_memory_is_emptied_and_ids_stay_the_same(tokenizers: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_KNOWN", 3)
     tokenizer = Tokenizer.load(tokenizers["merged"])
     text = "one two three four five six seven one two"
     assert tokenizer.encode(text) == tokenizer.encode(text)
-    assert len(tokenizer._cache) <= 3
+    assert len(tokenizer._known) <= 3
+
+
+def test_long_parts_are_not_kept_and_more_new_parts_than_go_together_are_learnt(
+        tokenizers: dict[str, Path], reference: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LEARNT_TOGETHER", 2)
+    tokenizer = Tokenizer.load(tokenizers["merged"])
+    text = f"one two {'x' * 65} three, {'x' * 65} four\n(five)"
+    assert tokenizer.encode(text) == tokenizer.encode(text) == reference.encode(text)
+    assert all(len(part) <= 64 for part in tokenizer._known)
+
+
+def test_a_refused_text_leaves_nothing_half_learnt(tokenizers: dict[str, Path], reference: sentencepiece.SentencePieceProcessor) -> None:
+    tokenizer = Tokenizer.load(tokenizers["merged"])
+    with pytest.raises(UserError, match="lone surrogate"):
+        tokenizer.encode("never seen before \ud800")
+    assert tokenizer.encode("never seen before") == reference.encode("never seen before")
+
+
+def test_a_piece_of_letter_and_sign_keeps_texts_from_being_cut_between_them(tokenizers: dict[str, Path]) -> None:
+    proto = model.read(tokenizers["base"] / "tokenizer.model")
+    proto.pieces.add(piece="t.", score=-1.0, type=model.NORMAL)
+    data = model.serialise(proto)
+    ids = Tokenizer(data).encode("it. at, (at.)")
+    assert ids == sentencepiece.SentencePieceProcessor(model_proto=data).encode("it. at, (at.)")
+    assert len(proto.pieces) - 1 in ids
 
 
 def test_fingerprints_differ_between_tokenizers_and_stay_the_same_for_one(tokenizers: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ from allam.artifacts import file_sha256
 from allam.documents import Document, is_held_out, read_documents, shard_path, write_documents
 from allam.errors import UserError
 from allam.section import FileRef, HeldOut
-from allam.tokenizer import arabic, base, sampling, training
+from allam.tokenizer import arabic, base, model, sampling, training
 from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig
 
 OUTPUTS = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "summary.json")
@@ -82,9 +82,29 @@ def test_digits_stand_alone(tokenizers: dict[str, Path]) -> None:
     assert processor.encode("2024", out_type=str) == ["▁", "2", "0", "2", "4"]
 
 
-def test_a_vocabulary_too_large_for_the_text_is_named_with_its_field(corpus: dict[str, Path], tmp_path: Path) -> None:
+def test_a_vocabulary_too_large_for_the_text_is_named_with_its_field(tokenizers: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tokenizer\.arabic\.vocab_size: 90000 pieces could not be trained"):
-        arabic.run(ArabicTokenizerConfig(vocab_size=90_000), corpus, tmp_path)
+        arabic.run(ArabicTokenizerConfig(vocab_size=90_000), tokenizers, tmp_path)
+
+
+def test_lines_are_cut_at_characters_that_could_not_be_merged() -> None:
+    lines = ["قال 🌹🌹 نعم، a b", "🌹", "لا"]
+    assert list(arabic.cut_at_other_characters(lines, {" ", "a"})) == ["قال ", " نعم، a ", "لا"]
+
+
+def test_a_rare_arabic_letter_of_the_base_is_a_piece_of_the_arabic_tokenizer_and_an_emoji_is_none(tokenizers: dict[str, Path], tmp_path: Path) -> None:
+    inputs = tokenizers | {name: tmp_path / name for name in ("natural", "translated", "base")}
+    lines = "\n".join(f"العاصمة رقم {i} هي القاهرة 🌹 ومدينة أخرى" for i in range(300))
+    write_documents(shard_path(inputs["natural"] / "documents", "s", 0), [Document("a", lines, "s", "ar", "web", "natural")])
+    base = model.read(tokenizers["base"] / "tokenizer.model")
+    base.pieces.add(piece="ک", score=-9999.0, type=model.NORMAL)
+    inputs["base"].mkdir()
+    (inputs["base"] / "tokenizer.model").write_bytes(model.serialise(base))
+    for alphabet, letter, emoji in (("mergeable", True, False), ("all", False, True)):
+        (tmp_path / alphabet).mkdir()
+        arabic.run(ArabicTokenizerConfig(vocab_size=320, alphabet=alphabet), inputs, tmp_path / alphabet)  # type: ignore[arg-type]
+        pieces = model.normal_pieces(model.read(tmp_path / alphabet / "tokenizer.model"))
+        assert ("ک" in pieces, "🌹" in pieces) == (letter, emoji)
 
 
 def test_a_corpus_without_the_language_is_named(tmp_path: Path) -> None:
