@@ -64,7 +64,7 @@ def run_stages(recipe: Recipe, stages: Sequence[str], base: Path, made: dict[str
 def merged_tokenizer(base: Path, vocab_size: int) -> Path:
     """The folder of a merged tokenizer that the demo's own stages train on the sample: curated corpus, base, Arabic, merge."""
     recipe = load("demo", [f"tokenizer.base.vocab_size={vocab_size}", f"tokenizer.arabic.vocab_size={vocab_size}"])
-    stages = ["ingest", "filter", "dedup", "translate", "base_tokenizer", "arabic_tokenizer", "merged_tokenizer"]
+    stages = [spec.name for spec in make_plan(recipe).upstream("merged_tokenizer")]
     return run_stages(recipe, stages, base)["merged_tokenizer"]
 
 
@@ -91,6 +91,6 @@ def extended_llama(base: Path, checked_lines: int = 3000) -> dict[str, Path] | N
     recipe = load("demo", [f"data.root={REAL_DATA}", f"tokenizer.base.model={LLAMA}", "tokenizer.arabic.vocab_size=32000",
                            f"tokenizer.merged.checked_lines={checked_lines}"])
     stages = ["base_tokenizer", "arabic_tokenizer", "merged_tokenizer"]
-    (base / "translate" / "documents").mkdir(parents=True)
-    folders = run_stages(recipe, stages, base, {"decontaminate": base / "decontaminate", "translate": base / "translate"})
+    (base / "decontaminate_translated" / "documents").mkdir(parents=True)
+    folders = run_stages(recipe, stages, base, {name: base / name for name in ("decontaminate", "decontaminate_translated")})
     return {"natural": base / "decontaminate"} | {name.removesuffix("_tokenizer"): folders[name] for name in stages}

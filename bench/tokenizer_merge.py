@@ -65,7 +65,8 @@ def main() -> None:
     finish("tokenizer_merge", [
         Row(f"merge of {len(base.pieces):,} and {len(arabic.pieces):,} pieces", "s", ours, peer, "score 0", "lower"),
         Row(f"of {words[0].of:,} running Arabic words, cut alike", "words", [words[0].measured], [words[1].measured], "score 0", "higher"),
-        Row(f"of {changed[0].of:,} lines without Arabic script, changed", "lines", [changed[0].measured], [max(changed[1].measured, 1e-9)], "score 0", "lower")],
+        Row(f"of {changed[0].of:,} lines without Arabic script, changed", "lines",
+            [changed[0].measured], [max(changed[1].measured, 1e-9)], "score 0", "lower")],
         ["sentencepiece"], given.quick)
 
 

@@ -62,7 +62,7 @@ def fast_tokenizer(proto: model.ModelProto, guarded: bool = False) -> dict[str, 
         normalizers.insert(0, {"type": "Prepend", "prepend": SPACE})
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     if guarded:
-        normalizers.insert(0, {"type": "Replace", "pattern": {"String": f"<{GUARD}"}, "content": "<"})
+        normalizers.insert(0, {"type": "Replace", "pattern": {"Regex": f"(?<=<){GUARD}"}, "content": ""})
     return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
         "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": _pre_tokenizer(proto),
