@@ -26,9 +26,9 @@ SHOWN_CHARACTERS = 300
 @data.command()
 def dropped(recipe: RecipeName,
             reason: Annotated[str | None, typer.Option("--reason", help="Only this reason, such as spam or duplicate_url.")] = None,
-            stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
-            source: Annotated[str | None, typer.Option("--source", help="Only this source.")] = None,
-            show: Annotated[int, typer.Option("--show", min=0, help="Show so many of the documents, too.")] = 0,
+            stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, such as filter.")] = None,
+            source: Annotated[str | None, typer.Option("--source", help="Only this source of the recipe.")] = None,
+            show: Annotated[int, typer.Option("--show", min=0, help="Also show this many of the documents, of each source in turn.")] = 0,
             overrides: Overrides = None, store: StorePath = None, as_json: Json = False) -> None:
     """Count what the data stages dropped or set aside, by stage, source and reason, and show some of it."""
     from allam.audit.lost import losses, lost_records
@@ -45,9 +45,9 @@ def dropped(recipe: RecipeName,
     if reason is not None and not rows:
         reasons = {row["reason"] for name, (_, manifest) in made.items() for row in losses(name, manifest, source)}
         raise UserError(f"nothing was dropped as {reason!r}", did_you_mean(reason, reasons) if reasons else "nothing was dropped at all")
-    with_some = {row["stage"] for row in rows}
+    with_some = {name: [row["source"] for row in rows if row["stage"] == name] for name in made}
     records = [{"stage": name, **record} for name, record in islice(
-        ((name, record) for name, (folder, _) in made.items() if name in with_some for record in lost_records(folder, source, reason)), show)]
+        ((name, record) for name, (folder, _) in made.items() for record in lost_records(folder, dict.fromkeys(with_some[name]), reason)), show)]
     if as_json:
         _print_json({"counts": rows, "records": records})
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,27 @@ def losses(stage: str, manifest: Manifest, source: str | None = None, reason: st
     return rows
 
 
-def lost_records(folder: Path, source: str | None = None, reason: str | None = None) -> Iterator[dict[str, Any]]:
-    """What an artifact tells of each lost document, set aside or dropped; files without one that is asked for aren't opened."""
+def lost_records(folder: Path, sources: Iterable[str], reason: str | None = None) -> Iterator[dict[str, Any]]:
+    """What an artifact tells of each document of the sources that was set aside or dropped; one of each source in turn, so that the first few show all."""
+    return _in_turn([_records(folder, source, reason) for source in sources])
+
+
+def _records(folder: Path, source: str, reason: str | None) -> Iterator[dict[str, Any]]:
     paths = [folder / SET_ASIDE] if (folder / SET_ASIDE).is_file() else []
-    for path in [*paths, *sorted(folder.glob(f"dropped/{source or '*'}/*.jsonl.zst"))]:
-        for record in read_lines(path):
-            if source in (None, record.get("source")) and reason in (None, record.get("reason")):
+    for path in [*paths, *sorted((folder / "dropped" / source).glob("*.jsonl.zst"))]:
+        for record in read_lines(path, source.encode()):
+            if record["source"] == source and reason in (None, record["reason"]):
                 yield record
+
+
+def _in_turn(iterators: list[Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    while iterators:
+        left = []
+        for iterator in iterators:
+            if (record := next(iterator, None)) is not None:
+                yield record
+                left.append(iterator)
+        iterators = left
 
 
 def read_lines(path: Path, containing: bytes = b"") -> Iterator[dict[str, Any]]:

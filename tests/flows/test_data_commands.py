@@ -14,6 +14,8 @@ from small import DOCUMENTS, write_small_recipe
 
 from allam import worker
 from allam.artifacts import Store, write_json
+from allam.audit.lost import lost_records
+from allam.data.tables import write_dropped
 from allam.launch.folder import job
 from allam.pipeline import make_plan
 from allam.recipe import load
@@ -61,6 +63,15 @@ def test_dropped_documents_are_counted_by_stage_source_and_reason(data):
     assert [(row["stage"], row["source"], row["reason"], row["documents"]) for row in counts] == [
         ("ingest", "web_en", "no_text", 1), ("filter", "web_en", "too_short", 2), ("dedup", "web_en", "duplicate_text", 1)]
     assert json.loads(data("dropped", "--stage", "filter", "--reason", "too_short", "--json"))["counts"] == counts[1:2]
+
+
+def test_the_first_few_that_are_shown_are_of_all_sources(tmp_path):
+    for source, rows in {"a": ["a1", "a2", "a3"], "b": ["b1"], "c": ["c1", "c2"]}.items():
+        lines = [{"id": row, "source": source, "reason": "spam" if row != "c1" else "language"} for row in rows]
+        (tmp_path / "dropped" / source).mkdir(parents=True)
+        write_dropped(tmp_path / "dropped" / source / "00000.jsonl.zst", [json.dumps(line).encode() + b"\n" for line in lines])
+    assert [record["id"] for record in lost_records(tmp_path, ["b", "a", "c"])] == ["b1", "a1", "c1", "a2", "c2", "a3"]
+    assert [record["id"] for record in lost_records(tmp_path, ["a", "c"], "spam")] == ["a1", "c2", "a2", "a3"]
 
 
 def test_they_are_shown_as_they_are_without_commanding_the_terminal(data):
