@@ -283,7 +283,8 @@ def _train(plan: Plan, files: FileTable) -> list[str]:
     pack = train.pack.model_copy(update={"held_out": recipe.data.held_out})
     plan.add("pack", pack, corpus | {"tokenizer": "merged_tokenizer"})
     if train.import_model is not None:
-        found, problems = _files(files, "train.import_model.model", train.import_model.model)
+        of_the_hub = train.import_model.revision is not None  # then the name is a repository's, and no path below the root
+        found, problems = ({}, ()) if of_the_hub else _files(files, "train.import_model.model", train.import_model.model)
         base = plan.add("import_model", train.import_model.model_copy(update=found), {"tokenizer": "base_tokenizer"}, problems=problems)
     else:
         assert train.pretrain is not None

@@ -126,8 +126,8 @@ class ExtendConfig(Section):
 class ImportConfig(Section):
     """An existing base model, such as Llama 2, instead of one pretrained here."""
 
-    model: str = paper("2.2", "folder in Hugging Face's format below `data.root`, or a model's id on the hub")
-    revision: str | None = assumed("a hub's model needs one", "commit of the hub's repository", None)
+    model: str = paper("2.2", "folder in Hugging Face's format below `data.root`, or, with a `revision`, a model's id on the hub")
+    revision: str | None = assumed("a hub's model needs one", "commit of the hub's repository: makes `model` an id on the hub", None)
     files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the folder's files with their checksums", ())
 
 

@@ -63,6 +63,13 @@ def test_from_scratch_needs_no_vocabulary_extension_and_one_tokenizer_from_the_f
     assert specs["continue"].inputs["model"] == "pretrain"
 
 
+def test_a_base_of_the_hub_is_not_looked_for_below_the_data_root() -> None:
+    folder = make_plan(load("allam_7b")).specs["import_model"]
+    of_the_hub = make_plan(load("allam_7b", ["train.import_model.model=some/model", "train.import_model.revision=deadbeef"])).specs["import_model"]
+    assert any("train.import_model.model" in problem for problem in folder.problems)
+    assert of_the_hub.problems == ()
+
+
 def test_a_recipe_that_extends_another_keeps_what_it_does_not_say(tmp_path: Path) -> None:
     child = tmp_path / "mine.yaml"
     child.write_text("extends: demo\nname: mine\ntrain:\n  continue:\n    tokens: 4096\n", encoding="utf-8")
