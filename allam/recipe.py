@@ -7,6 +7,7 @@ Where it runs is no part of it: see allam/cluster.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from allam.align.config import AlignConfig
 from allam.data.config import DataConfig
 from allam.errors import UserError, did_you_mean
 from allam.eval.config import EvalConfig
-from allam.section import Section, assumed, paper
+from allam.section import Section, assumed, is_planned, paper
 from allam.tokenizer.config import TokenizerConfig
 from allam.train.config import TrainConfig
 
@@ -93,12 +94,30 @@ def _overlay(below: dict[str, Any], above: dict[str, Any], where: str = "") -> d
 def validate(tree: dict[str, Any], where: str) -> Recipe:
     """A recipe from plain data; `where` names its origin in the error."""
     try:
-        return Recipe.model_validate(tree)
+        recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         lines = [_explain(detail) for detail in error.errors(include_url=False)]
         count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"
         raise UserError(f"the recipe {where} has {count}:\n" + "\n".join(f"  {line}" for line in lines),
                         "docs/recipe.md lists every field with its type and default") from None
+    if filled := list(_planned_fields(recipe, "")):
+        raise UserError(f"the recipe {where} gives {', '.join(filled)}, which the plan fills in from the rest", "leave it out")
+    return recipe
+
+
+def _planned_fields(value: Any, where: str) -> Iterator[str]:
+    """Paths of the fields that were given though the plan fills them in."""
+    if isinstance(value, Section):
+        for name in value.model_fields_set:
+            field = type(value).model_fields[name]
+            here = f"{where}.{field.alias or name}".lstrip(".")
+            if is_planned(field):
+                yield here
+            else:
+                yield from _planned_fields(getattr(value, name), here)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _planned_fields(inner, f"{where}.{key}")
 
 
 class _Loader(yaml.SafeLoader):

@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from allam.cluster import ClusterProfile
 from allam.recipe import Recipe
+from allam.section import is_planned
 
 HEAD = """# The recipe, field by field
 
@@ -36,9 +37,10 @@ This page is generated from the models (`python -m allam.recipe_reference > docs
 
 
 def fields(section: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
-    """A section's fields by the names that a recipe uses."""
+    """A section's fields by the names that a recipe uses; without those that the plan fills in."""
     for name, field in section.model_fields.items():
-        yield field.alias or name, field
+        if not is_planned(field):
+            yield field.alias or name, field
 
 
 def origin(field: FieldInfo) -> str:

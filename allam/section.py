@@ -1,7 +1,8 @@
 """What every section of a recipe is made of: frozen models that refuse unknown keys, and fields that say where they come from.
 
-Each field is made with `paper(...)` or `assumed(...)`, since the paper gives no DPO beta, vocabulary size, sequence length or
-pretraining batch: a reader of a recipe must be able to tell the paper's numbers from ours. docs/recipe.md is made from them.
+Each field is made with `paper(...)` or `assumed(...)`, since the paper gives no DPO beta, vocabulary size, sequence length or pretraining batch:
+a reader of a recipe must be able to tell the paper's numbers from ours. docs/recipe.md is made from them. Fields made with `planned(...)` are none of a
+recipe's: the plan fills them in.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 
 class Section(BaseModel):
@@ -29,6 +31,16 @@ def paper(section: str, description: str, default: Any = ..., **constraints: Any
 def assumed(reason: str, description: str, default: Any = ..., **constraints: Any) -> Any:
     """A field that the paper leaves open; `reason` says why it has the value or the form that it has."""
     return Field(default, description=description, json_schema_extra={"origin": f"assumed: {reason}"}, **constraints)
+
+
+def planned(reason: str, description: str, default: Any = ..., **constraints: Any) -> Any:
+    """A field that the plan fills in, from other fields or from the files found: part of a stage's identity, refused in a recipe."""
+    return Field(default, description=description, json_schema_extra={"origin": f"planned: {reason}"}, **constraints)
+
+
+def is_planned(field: FieldInfo) -> bool:
+    """Whether a recipe must leave the field out."""
+    return isinstance(field.json_schema_extra, dict) and str(field.json_schema_extra.get("origin", "")).startswith("planned")
 
 
 class FileRef(Section):

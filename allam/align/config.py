@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from allam.section import FileRef, Section, assumed, paper
+from allam.section import FileRef, Section, assumed, paper, planned
 
 
 class CurateConfig(Section):
@@ -19,7 +19,7 @@ class CurateConfig(Section):
                                     0.5, ge=0, le=1)
     near_duplicates: bool = paper("3.1", "drop near-exact lexical duplicates", True)
     check_language: bool = paper("3.1", "drop responses in another language than the conversation's", True)
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the files with their checksums", ())
 
 
 class SftConfig(Section):
@@ -57,7 +57,7 @@ class SampleConfig(Section):
         tuple(SamplingSetting(temperature=t, top_p=p) for t, p in ((0.7, 0.9), (1.0, 0.95), (1.0, 1.0), (1.3, 0.9), (1.3, 1.0))))
     max_new_tokens: int = assumed("long answers need more", "longest sampled response in tokens", 512, ge=1)
     seed: int = assumed("any", "seed of the sampling", 0)
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the files with their checksums", ())
 
 
 class ReviewConfig(Section):
@@ -65,7 +65,7 @@ class ReviewConfig(Section):
 
     decisions: str | None = paper("3.2", "JSON Lines of decisions below `data.root`; null: none yet", None)
     undecided: Literal["wait", "drop", "accept"] = paper("3.2", "what to do with a pair that nobody judged; the paper uses only verified samples", "wait")
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the decisions with their checksums", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the decisions with their checksums", ())
 
 
 class DpoConfig(Section):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from allam.items import ItemFormat
-from allam.section import FileRef, HeldOut, Name, Section, assumed, paper
+from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, planned
 
 FilterName = Literal["language", "too_short", "spam", "stop_words"]
 PAPER_FILTERS: tuple[FilterName, ...] = ("language", "too_short", "spam", "stop_words")
@@ -49,7 +49,7 @@ class SourceConfig(Section):
     licence: str | None = assumed("kept with every document to the end", "licence of the source", None)
     skip_records: int = assumed("for trials, and to make two sources of one file", "records to leave out at the start; they are not counted", 0, ge=0)
     max_documents: int | None = assumed("for trials", "read at most so many documents, after those that are skipped", None, ge=1)
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files found, with their checksums; not written by hand", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the files found, with their checksums; not written by hand", ())
 
     @model_validator(mode="after")
     def _a_translation_is_arabic(self) -> SourceConfig:
@@ -68,12 +68,12 @@ class SourceConfig(Section):
 class IngestConfig(Section):
     """Reading raw files into the document schema."""
 
-    sources: dict[str, SourceConfig] = assumed("taken from data.sources", "natural and translated sources, by name", {})
-    order: tuple[str, ...] = assumed(
+    sources: dict[str, SourceConfig] = planned("taken from data.sources", "natural and translated sources, by name", {})
+    order: tuple[str, ...] = planned(
         "a key has no order of names, but what is kept of repeated ids depends on it", "sources in the recipe's order; filled in by the plan", ())
     shard_bytes: int = assumed("part of identity, so that the number of workers changes nothing; what one worker does at once",
                                "bytes of text after which a new shard of a file begins", 64_000_000, ge=1)
-    take_down: tuple[str, ...] = assumed("taken from data.take_down", "ids of documents that must go, with their translations; filled in by the plan", ())
+    take_down: tuple[str, ...] = planned("taken from data.take_down", "ids of documents that must go, with their translations; filled in by the plan", ())
     max_set_aside_share: float = assumed(
         "a damaged source should stop a run", "share of broken records of a source above which the stage fails", 0.05, ge=0, le=1)
     max_document_bytes: int = assumed(
@@ -83,7 +83,7 @@ class IngestConfig(Section):
 class FilterConfig(Section):
     """The paper's quality filters (§2.1). Thresholds of spam and stop words are ours: the paper gives none."""
 
-    sources: dict[str, SourceConfig] = assumed("taken from data.sources", "sources, by name", {})
+    sources: dict[str, SourceConfig] = planned("taken from data.sources", "sources, by name", {})
     min_language_score: float = paper("2.1", "documents with a lower language-identification score are dropped; this score itself is kept", 0.95, ge=0, le=1)
     language_model_sha256: str = assumed("the model decides what is kept, so it is identity", "SHA-256 of the fastText model lid.176.ftz",
                                          "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83")
@@ -102,7 +102,7 @@ FoldName = Literal["alef", "hamza", "ya", "ta_marbuta"]  # allam.text.forms.Fold
 class DedupConfig(Section):
     """Duplicate URLs and exact duplicates (§2.1); fuzzy matching was found too harsh there."""
 
-    order: tuple[str, ...] = assumed(
+    order: tuple[str, ...] = planned(
         "a key has no order of names, but the first of equally good duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
     url: bool = paper("2.1", "drop documents whose normalised URL another document has", True)
     exact: bool = paper("2.1", "drop documents whose text, in its comparison form, another document has", True)
@@ -128,7 +128,7 @@ class ItemsFile(Section):
     path: str = assumed("benchmarks are files", "JSON Lines file (plain, .gz, .xz) below `data.root`", min_length=1)
     format: ItemFormat | Literal["questions"] = assumed(
         "public benchmarks name their fields differently", "how a line is read, as in `eval.benchmarks`; `questions`: open questions for a judge", "items")
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the file with its checksum", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the file with its checksum", ())
 
 
 class DecontaminateConfig(Section):
@@ -146,7 +146,7 @@ class DecontaminateConfig(Section):
     items: dict[Name, ItemsFile] = assumed(
         "what the recipe evaluates is filled in by the plan", "further files of items: the counterpart of a benchmark in the other language, or what is "
         "evaluated elsewhere", {})
-    order: tuple[str, ...] = assumed("the sources are known to the plan", "sources in the recipe's order; filled in by the plan", ())
+    order: tuple[str, ...] = planned("the sources are known to the plan", "sources in the recipe's order; filled in by the plan", ())
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> DecontaminateConfig:
@@ -158,8 +158,8 @@ class DecontaminateConfig(Section):
 class TranslateConfig(Section):
     """Translated text, with the link to its English source (§2.1)."""
 
-    sources: dict[str, SourceConfig] = assumed("taken from data.sources", "translated sources, by name", {})
-    order: tuple[str, ...] = assumed(
+    sources: dict[str, SourceConfig] = planned("taken from data.sources", "translated sources, by name", {})
+    order: tuple[str, ...] = planned(
         "a key has no order of names, but the first of duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
     drop_orphans: bool = paper("2.1", "drop translations whose English source was not kept: the paper's sources are part of its English data", True)
     min_length_ratio: float = assumed("Arabic is about as long as English in characters", "characters of the translation over those of its source", 0.3, gt=0)
@@ -200,8 +200,8 @@ class MachineTranslateConfig(Section):
         "never more than 512 tokens, Marian's limit; of the sentences in old English books 1.5% are longer",
         "longer sentences are cut, at a comma or a space", 500, ge=20)
     max_documents: int | None = assumed("translating costs", "translate at most so many documents of each source, from the first; null: all", None, ge=1)
-    order: tuple[str, ...] = assumed("a key has no order of names", "the sources whose documents are translated; filled in by the plan", ())
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the model's files with their checksums; not written by hand", ())
+    order: tuple[str, ...] = planned("a key has no order of names", "the sources whose documents are translated; filled in by the plan", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the model's files with their checksums; not written by hand", ())
 
     @model_validator(mode="after")
     def _one_translator(self) -> MachineTranslateConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from allam.items import ItemFormat
-from allam.section import FileRef, Name, Section, assumed, paper
+from allam.section import FileRef, Name, Section, assumed, paper, planned
 
 
 class BenchmarkConfig(Section):
@@ -20,7 +20,7 @@ class BenchmarkConfig(Section):
     shots: int = paper("4.1, Table 4", "examples before each item, of its own topic where there are some: items marked `split: dev`, else the file's first",
                        0, ge=0)
     limit: int | None = assumed("for trials", "use so many items, evenly spread over the file", None, ge=1)
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the file with its checksum", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the file with its checksum", ())
 
 
 class BenchmarksConfig(Section):
@@ -41,7 +41,7 @@ class JudgeConfig(Section):
     max_new_tokens: int = assumed("short answers", "longest answer in tokens", 64, ge=1)
     judge_tokens: int = assumed("a short explanation and the score", "longest judgment in tokens", 512, ge=1)
     seed: int = assumed("sent along where a server honours it", "seed of the judge's sampling", 0)
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the files with their checksums", ())
 
 
 class VotesConfig(Section):
@@ -54,7 +54,7 @@ class VotesConfig(Section):
     permutations: int = assumed("Elo depends on the order of comparisons", "random orders that the rating is averaged over", 200, ge=1)
     resamples: int = assumed("enough for a 95% interval", "bootstrap samples of the comparisons", 200, ge=1)
     seed: int = assumed("any", "seed of the orders", 0)
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the files with their checksums", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the files with their checksums", ())
 
 
 class EvalConfig(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from allam.section import FileRef, HeldOut, Section, assumed, paper
+from allam.section import FileRef, HeldOut, Section, assumed, paper, planned
 
 
 class BaseTokenizerConfig(Section):
@@ -14,8 +14,8 @@ class BaseTokenizerConfig(Section):
     vocab_size: int = assumed("a stand-in for Llama 2's 32,000", "pieces of a tokenizer trained here", 1024, ge=300)
     max_sentences: int = assumed("bounded memory", "lines of text to train on, at most", 200_000, ge=1)
     seed: int = assumed("any", "seed of the sample of lines", 0)
-    held_out: HeldOut = assumed("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the model file with its checksum", ())
+    held_out: HeldOut = planned("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the model file with its checksum", ())
 
 
 class ArabicTokenizerConfig(Section):
@@ -28,7 +28,7 @@ class ArabicTokenizerConfig(Section):
         "a piece such as an emoji's can't be merged without changing English that holds it",
         "`mergeable`: only characters of Arabic script and those that the base has get pieces; `all`: whatever the text holds", "mergeable")
     seed: int = assumed("any", "seed of the sample of lines", 0)
-    held_out: HeldOut = assumed("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
+    held_out: HeldOut = planned("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
 
 
 class MergedTokenizerConfig(Section):
@@ -48,7 +48,7 @@ class MergedTokenizerConfig(Section):
         "steps on the way to longer pieces: a share of 0.0007 of 31,369 on real text, 0.06 of 752 on the sample's templates",
         "share of new pieces that the looked-through lines may leave unmet, rows that no text trains", 0.1, ge=0, le=1)
     seed: int = assumed("any", "seed of the sample of lines", 0)
-    held_out: HeldOut = assumed("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
+    held_out: HeldOut = planned("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
 
 
 class FertilityConfig(Section):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from allam.section import FileRef, HeldOut, Section, assumed, paper
+from allam.section import FileRef, HeldOut, Section, assumed, paper, planned
 
 ComponentName = Literal["en", "ar", "ar_translated"]
 DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
@@ -48,7 +48,7 @@ class PackConfig(Section):
     """Documents to tokens, once for each tokenizer."""
 
     languages: tuple[ComponentName, ...] = assumed("the base model sees English only", "components to pack", ("en", "ar", "ar_translated"))
-    held_out: HeldOut = assumed("taken from data.held_out", "documents kept out of training, for bits per byte", HeldOut())
+    held_out: HeldOut = planned("taken from data.held_out", "documents kept out of training, for bits per byte", HeldOut())
     held_out_bytes: int = assumed("bounds the cost of evaluation", "UTF-8 bytes of held-out text for each component, at most", 200_000, ge=1)
 
 
@@ -128,7 +128,7 @@ class ImportConfig(Section):
 
     model: str = paper("2.2", "folder in Hugging Face's format below `data.root`, or, with a `revision`, a model's id on the hub")
     revision: str | None = assumed("a hub's model needs one", "commit of the hub's repository: makes `model` an id on the hub", None)
-    files: tuple[FileRef, ...] = assumed("filled in when the recipe is planned", "the folder's files with their checksums", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the folder's files with their checksums", ())
 
 
 class TrainConfig(Section):

@@ -91,3 +91,10 @@ def test_planning_imports_neither_torch_nor_prefect() -> None:
             "heavy = {'torch', 'prefect', 'transformers', 'datatrove', 'pyarrow', 'sentencepiece'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("override", ["data.ingest.order=[a]", "align.curate.files=[]", "data.sources.web_en.files=[]"])
+def test_what_the_plan_fills_in_is_refused_in_a_recipe(override: str) -> None:
+    path = override.partition("=")[0]
+    with pytest.raises(UserError, match=f"gives {re.escape(path)}, which the plan fills in"):
+        load("demo", [override])
