@@ -51,35 +51,42 @@ class Stage:
     version: int = 1
     ranks: bool = False  # runs on all ranks of the cluster profile, not on one process
     device: bool = False  # one process that computes with a model
+    makes: tuple[str, ...] = ()  # patterns of what later stages read: an adopted folder must hold a file of each
 
+    def lacks(self, folder: Path) -> list[str]:
+        """The patterns of `makes` for which a folder holds no file."""
+        return [pattern for pattern in self.makes if not any(path.is_file() for path in folder.glob(pattern))]
+
+
+_DOCUMENTS, _TOKENIZER, _MODEL = ("documents/*/*.parquet",), ("tokenizer.model", "tokenizer.json"), ("model/config.json", "model/*.safetensors")
 
 STAGES: dict[str, Stage] = {
-    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=4),
-    "filter": Stage("data", "allam.data.filter", FilterConfig, version=2),
-    "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3),
-    "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig),
-    "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig, device=True),
-    "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3),
-    "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig),
-    "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig, version=2),
-    "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig, version=2),
-    "fertility": Stage("tokenizer", "allam.tokenizer.fertility", FertilityConfig),
-    "pack": Stage("train", "allam.train.pack", PackConfig),
-    "mix": Stage("train", "allam.train.mix", MixStageConfig),
-    "import_model": Stage("train", "allam.train.import_model", ImportConfig),
-    "pretrain": Stage("train", "allam.train.pretrain", PretrainStageConfig, ranks=True),
-    "extend": Stage("train", "allam.train.extend", ExtendConfig),
-    "continue": Stage("train", "allam.train.pretrain", PretrainStageConfig, ranks=True),
-    "curate": Stage("align", "allam.align.curate", CurateConfig),
-    "sft": Stage("align", "allam.align.sft", SftConfig, ranks=True),
-    "sample": Stage("align", "allam.align.sample", SampleConfig, device=True),
-    "review": Stage("align", "allam.align.review", ReviewConfig),
-    "dpo": Stage("align", "allam.align.dpo", DpoConfig, ranks=True),
-    "export": Stage("train", "allam.train.export", ExportConfig),
-    "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig, device=True),
-    "judge": Stage("eval", "allam.eval.judge", JudgeConfig, device=True),
-    "votes": Stage("eval", "allam.eval.votes", VotesConfig),
-    "report": Stage("report", "allam.report.build", ReportConfig),
+    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=4, makes=_DOCUMENTS),
+    "filter": Stage("data", "allam.data.filter", FilterConfig, version=2, makes=_DOCUMENTS),
+    "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3, makes=_DOCUMENTS),
+    "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig, makes=_DOCUMENTS),
+    "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig, device=True, makes=_DOCUMENTS),
+    "translate": Stage("data", "allam.data.translate", TranslateConfig, version=3, makes=_DOCUMENTS),
+    "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig, makes=_TOKENIZER),
+    "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig, version=2, makes=_TOKENIZER),
+    "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig, version=2, makes=_TOKENIZER),
+    "fertility": Stage("tokenizer", "allam.tokenizer.fertility", FertilityConfig, makes=("fertility.json",)),
+    "pack": Stage("train", "allam.train.pack", PackConfig, makes=("packs/*/*/tokens.bin", "packs/*/*/index.npy")),
+    "mix": Stage("train", "allam.train.mix", MixStageConfig, makes=("plan.json", "order_*.npy")),
+    "import_model": Stage("train", "allam.train.import_model", ImportConfig, makes=_MODEL),
+    "pretrain": Stage("train", "allam.train.pretrain", PretrainStageConfig, ranks=True, makes=_MODEL),
+    "extend": Stage("train", "allam.train.extend", ExtendConfig, makes=_MODEL),
+    "continue": Stage("train", "allam.train.pretrain", PretrainStageConfig, ranks=True, makes=_MODEL),
+    "curate": Stage("align", "allam.align.curate", CurateConfig, makes=("sft.jsonl",)),
+    "sft": Stage("align", "allam.align.sft", SftConfig, ranks=True, makes=_MODEL),
+    "sample": Stage("align", "allam.align.sample", SampleConfig, device=True, makes=("candidates.jsonl",)),
+    "review": Stage("align", "allam.align.review", ReviewConfig, makes=("pairs.jsonl",)),
+    "dpo": Stage("align", "allam.align.dpo", DpoConfig, ranks=True, makes=_MODEL),
+    "export": Stage("train", "allam.train.export", ExportConfig, makes=_MODEL),
+    "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig, device=True, makes=("results.json", "bits_per_byte.json")),
+    "judge": Stage("eval", "allam.eval.judge", JudgeConfig, device=True, makes=("scores.json",)),
+    "votes": Stage("eval", "allam.eval.votes", VotesConfig, makes=("elo.json",)),
+    "report": Stage("report", "allam.report.build", ReportConfig, makes=("report.html",)),
 }
 
 

@@ -170,6 +170,8 @@ def adopt_artifact(name: StageName, path: Annotated[Path, typer.Argument(help="T
     manifest = Manifest(**{field: told[field] for field in ("name", "kind", "version", "key", "config", "inputs")}, outputs={},
                         metrics=_metrics_beside(source, spec.kind), started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                         seconds=0, peak_memory_bytes=0, world_size=1, versions=versions(), git_revision=git_revision())
+    if source.is_dir() and (lacking := spec.stage.lacks(source)):
+        raise UserError(f"{source} holds no {' and no '.join(lacking)}, which later stages read of a {name}", "give the folder that holds them")
     folder = opened.store.folder(spec.kind, spec.key)
     adopt(source, folder, manifest, told)
     record(opened.plan, opened.store, [name])

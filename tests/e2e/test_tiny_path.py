@@ -4,6 +4,7 @@ import json
 
 from whole_path import TINY, allam, manifests, run
 
+from allam.artifacts import Store
 from allam.pipeline import make_plan
 from allam.recipe import load
 
@@ -45,6 +46,12 @@ def test_every_artifact_is_what_its_manifest_says_until_a_byte_is_flipped(tiny):
     finally:
         content[len(content) // 2] ^= 1
         weights.write_bytes(content)
+
+
+def test_every_artifact_holds_the_files_that_an_adopted_one_must_hold(tiny):
+    store, _ = tiny
+    for spec in make_plan(load(str(TINY))).specs.values():
+        assert spec.stage.lacks(Store(store).folder(spec.kind, spec.key)) == [], spec.name
 
 
 def test_a_second_run_makes_nothing(tiny):

@@ -171,6 +171,9 @@ def test_what_was_made_elsewhere_can_be_adopted(allam, made):
     assert adopted["outputs"] == json.loads(allam("show", f"dedup/{elsewhere.name}", "--json"))["outputs"]
     allam("verify", "--store", other.root)
     assert states(allam, "--store", other.root)["dedup"] == ("done", "")
+    (other.root / "notes").mkdir(parents=True)
+    (other.root / "notes" / "README.md").write_text("not documents", encoding="utf-8")
+    assert "holds no documents/*/*.parquet" in allam("adopt", "filter", other.root / "notes", "--recipe", allam.recipe, "--store", other.root, status=2)
     assert "there are no files" in allam("adopt", "filter", allam.root / "nowhere", "--recipe", allam.recipe, "--store", other.root, status=2)
 
 
