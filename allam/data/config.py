@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from allam.items import ItemFormat
 from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, planned
@@ -100,7 +100,7 @@ FoldName = Literal["alef", "hamza", "ya", "ta_marbuta"]  # allam.text.forms.Fold
 
 
 class DedupConfig(Section):
-    """Duplicate URLs and exact duplicates (§2.1); fuzzy matching was found too harsh there."""
+    """Duplicate URLs and exact duplicates (§2.1); near duplicates only where the recipe asks, since fuzzy matching was found too harsh there."""
 
     order: tuple[str, ...] = planned(
         "a key has no order of names, but the first of equally good duplicates is kept", "sources in the recipe's order; filled in by the plan", ())
@@ -113,6 +113,18 @@ class DedupConfig(Section):
     folds: tuple[FoldName, ...] = assumed(
         "two spellings of a letter are rarely all that differs between copies of a text",
         "letters whose variants count as one when texts are compared: `alef` (أإآٱ), `hamza` (ؤئ as ء), `ya` (ى as ي), `ta_marbuta` (ة as ه)", ())
+
+    near_duplicates: Literal["off", "report", "drop"] = paper(
+        "2.1", "documents nearly the same as a better one, by MinHash: `report` names them in near_duplicates.jsonl.zst and keeps them, `drop` drops them. The "
+        "paper found this too harsh", "off")
+    near_duplicate_similarity: float = assumed(
+        "Lee et al. 2022 and SlimPajama", "estimated Jaccard similarity of two texts' runs of words from which they are near duplicates", 0.8, ge=0.3, le=1)
+    near_duplicate_words: int = assumed("Lee et al. 2022", "words in a row that are one element of that comparison; a shorter text is one element", 5, ge=1)
+
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _off_is_no_truth_value(cls, value: object) -> object:
+        return "off" if value is False else value  # what YAML makes of a bare `off`
 
     @model_validator(mode="after")
     def _no_rule_twice(self) -> DedupConfig:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import zstandard
 
 from allam.data.config import DecontaminateConfig
 from allam.data.contamination import ItemIndex
 from allam.data.drops import Drops, Shards
 from allam.data.keep import write_kept
-from allam.data.tables import count_rows, read_tables, source_shards, unique_temporary, write_whole
+from allam.data.tables import LineWriter, count_rows, read_tables, source_shards, write_whole
 from allam.data.tasks import Meter, run_tasks
 from allam.files import check_file
 from allam.items import Item, read_items
@@ -41,7 +40,7 @@ def run(config: DecontaminateConfig, inputs: dict[str, Path], out: Path) -> dict
     counts = {} if index is None else {name: {"items": index.looked_for.get(name, 0), "too_short": index.untold.get(name, 0), "documents": 0}
                                        for name in config.items}
     items: dict[str, set[str]] = {name: set() for name in counts}
-    with _Lines(out / CONTAMINATION) as lines:
+    with LineWriter(out / CONTAMINATION) as lines:
         for shard in range(len(shards) if searched else 0):
             last: dict[str, int] = {}  # the last document in which an item of the benchmark was found
             for row, line in _found(work, shard):
@@ -94,23 +93,3 @@ def _found(work: Path, shard: int) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(_found_path(work, shard), "rb") as file:
         for line in file:
             yield orjson.loads(line)
-
-
-class _Lines:
-    """Writes a `.jsonl.zst` of a single frame, whole or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._temporary = path, unique_temporary(path)
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Adds a line."""
-        self._packed.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-
-    def __enter__(self) -> _Lines:
-        self._packed = zstandard.ZstdCompressor(level=6).stream_writer(open(self._temporary, "wb"))  # closes the file with itself
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._packed.close()
-        if kind is None:
-            self._temporary.replace(self.path)

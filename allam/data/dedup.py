@@ -6,7 +6,7 @@ Two documents with the same normalised URL, or the same text in its comparison f
 the best; by default the one with the longest text, since a page that was fetched several times is often cut or empty in some of them, and among
 equals the first in the recipe's order. Texts are compared among the documents that the URLs left, so that a text whose copy was dropped is not
 lost. Signatures are made, and shards written, in parallel tasks; only finding the repeats looks at the whole corpus at once, on disk, over 24
-bytes a document, in this process. Near duplicates are another matter: the paper found fuzzy matching too harsh.
+bytes a document, in this process. Near duplicates are looked for only where the recipe asks (allam/data/near_duplicates.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from allam.data.config import DedupConfig, KeepRule
 from allam.data.drops import Drops, Shards
 from allam.data.keep import write_kept
+from allam.data.near_duplicates import near_duplicates
 from allam.data.signatures import save_array, signatures
 from allam.data.tables import count_rows, read_tables, source_shards
 from allam.data.tasks import Meter, run_tasks
@@ -45,7 +46,8 @@ def run(config: DedupConfig, inputs: dict[str, Path], out: Path) -> dict[str, An
     drops = Drops(shards, work)
     for what in ("url", "text"):
         drops.add_repeats(f"duplicate_{what}", [signature_path(work, what, i) for i in range(len(shards))])
-    return write_kept(out, shards, sources, drops)
+    found = near_duplicates(config, [signature_path(work, "text", i) for i in range(len(shards))], drops, out)
+    return {**write_kept(out, shards, sources, drops), **found}
 
 
 def signature_path(work: Path, what: str, shard: int) -> Path:

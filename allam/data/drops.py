@@ -60,7 +60,7 @@ class Drops:
         repeats = Repeats(signature_files, self.work / "repeats", self.mask)
         if not len(repeats):
             return
-        with _Ids(self.shards, self.work / "ids") as ids:
+        with Ids(self.shards, self.work / "ids") as ids:
             for shard in range(len(self.shards)):
                 for row, original in zip(*(found.tolist() for found in repeats.of(shard)), strict=True):
                     self.add(shard, row, reason, f"as {ids[original]}")
@@ -97,7 +97,7 @@ def _read_reason(path: Path) -> Iterator[tuple[int, str, str]]:
             last = row
 
 
-class _Ids:
+class Ids:
     """The ids of all documents by their number over all shards: one file of text, one of where each begins."""
 
     def __init__(self, shards: Shards, folder: Path) -> None:
@@ -117,7 +117,7 @@ class _Ids:
         begin, end = np.frombuffer(os.pread(self._begins, 16, 8 * number), np.int64).tolist()
         return os.pread(self._text, end - begin, begin).decode()
 
-    def __enter__(self) -> _Ids:
+    def __enter__(self) -> Ids:
         return self
 
     def __exit__(self, *_: object) -> None:

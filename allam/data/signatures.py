@@ -58,7 +58,7 @@ class Repeats:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         count = max(1, math.ceil(self.starts[-1] / ROWS_AT_ONCE))
-        by_signature, by_row = _Parts(work / "by_signature", count, _RECORD), _Parts(work / "by_row", count, np.dtype(("<i8", (2,))))
+        by_signature, by_row = Parts(work / "by_signature", count, _RECORD), Parts(work / "by_row", count, np.dtype(("<i8", (2,))))
         for i, path in enumerate(paths):
             _distribute(path, int(self.starts[i]), left_out(i), by_signature)
         for part in range(count):
@@ -67,7 +67,7 @@ class Repeats:
             by_signature.remove(part)
         self._bounds = self._collect(by_row)
 
-    def _collect(self, by_row: _Parts) -> npt.NDArray[np.int64]:
+    def _collect(self, by_row: Parts) -> npt.NDArray[np.int64]:
         """Writes all pairs in the order of the rows; returns where those of each file begin, and the end."""
         bounds = np.zeros(len(self.starts), dtype=np.int64)
         with open(self._pairs, "wb") as file:
@@ -96,7 +96,7 @@ class Repeats:
         return mask
 
 
-class _Parts:
+class Parts:
     """Rows on disk, distributed over numbered parts."""
 
     def __init__(self, folder: Path, count: int, dtype: np.dtype[Any]) -> None:
@@ -126,7 +126,7 @@ class _Parts:
         (self.folder / f"{part:06d}").unlink(missing_ok=True)
 
 
-def _distribute(path: Path, start: int, left_out: Mask | None, parts: _Parts) -> None:
+def _distribute(path: Path, start: int, left_out: Mask | None, parts: Parts) -> None:
     for first, block in _read_rows(path):
         takes_part = block[:, :2].any(axis=1)
         if left_out is not None:
@@ -148,7 +148,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, Signatures]]:
             yield first, np.fromfile(file, dtype, min(ROWS_AT_ONCE, rows - first) * width).reshape(-1, width)
 
 
-def _find(parts: _Parts, part: int) -> Iterator[npt.NDArray[np.int64]]:
+def _find(parts: Parts, part: int) -> Iterator[npt.NDArray[np.int64]]:
     """(row, its original) for all repeats of a part."""
     shared = _shared(parts, part)
     if not len(shared):
@@ -165,7 +165,7 @@ def _find(parts: _Parts, part: int) -> Iterator[npt.NDArray[np.int64]]:
         yield pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def _shared(parts: _Parts, part: int) -> npt.NDArray[np.uint64]:
+def _shared(parts: Parts, part: int) -> npt.NDArray[np.uint64]:
     """First halves of signatures that stand more than once in a part: few rows are left to be sorted in full."""
     seen = shared = np.empty(0, np.uint64)
     for block in parts.blocks(part):

@@ -148,6 +148,26 @@ def write_dropped(path: Path, lines: Iterable[bytes]) -> None:
         write_whole(path, zstandard.compress(data, level=3))
 
 
+class LineWriter:
+    """Writes a `.jsonl.zst` of a single frame, line by line, whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._temporary = path, unique_temporary(path)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Adds a line."""
+        self._packed.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+    def __enter__(self) -> LineWriter:
+        self._packed = zstandard.ZstdCompressor(level=6).stream_writer(open(self._temporary, "wb"))  # closes the file with itself
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._packed.close()
+        if kind is None:
+            self._temporary.replace(self.path)
+
+
 def read_dropped(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a dropped-documents file."""
     with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as unpacked:

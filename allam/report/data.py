@@ -20,7 +20,7 @@ REASONS = {  # what the chart puts together, in the order in which a document me
     "too short": ("too_short",),
     "spam": ("spam",),
     "stop words": ("stop_words",),
-    "duplicates": ("duplicate_url", "duplicate_text"),
+    "duplicates": ("duplicate_url", "duplicate_text", "near_duplicate"),
     "benchmarks": ("contaminated",),
     "translation": ("orphan_translation", "length_ratio", "output_language", "repetition", "untranslated", "numbers_lost"),
 }
@@ -32,6 +32,7 @@ EXPLAINED = {
     "language": "language identification is below the limit, or finds another language", "too_short": "fewer words than the limit",
     "spam": "repeated lines, links, hashtags or one over-used word", "stop_words": "too few or too many function words for prose",
     "duplicate_url": "a page met before, by its normalised address", "duplicate_text": "a text met before, in its comparison form",
+    "near_duplicate": "most of its runs of words are a kept text's",
     "contaminated": "it holds an item of a benchmark",
     "orphan_translation": "the English original was not kept", "length_ratio": "far longer or shorter than its original",
     "output_language": "the translation is not Arabic by language identification", "repetition": "a phrase said over and over, as the original does not",
@@ -109,8 +110,17 @@ def funnel_section(artifacts: Artifacts) -> dict[str, Any] | None:
         "sources": sources, "groups": groups, "reasons": reasons, "explained": EXPLAINED, "totals": totals(sources),
         "chart": stacked_shares([s.name for s in sources], series, lost, wholes, notes, "Share of each source's records that was lost, by reason",
                                 "share of the records read that was lost") if groups else None,
-        "examples": examples(artifacts),
+        "examples": examples(artifacts), "near": near_duplicates(artifacts),
     }
+
+
+def near_duplicates(artifacts: Artifacts) -> dict[str, Any] | None:
+    """What dedup dropped or would drop as near duplicates, by source, with the pairs that are least alike; None where the recipe doesn't look for them."""
+    found = artifacts.json("dedup", "near_duplicates.json")
+    if found is None:
+        return None
+    examples = [example | {name: shortened(example[name], 260) for name in ("text", "kept_text")} for example in found["examples"]]
+    return found | {"examples": examples}
 
 
 def examples(artifacts: Artifacts) -> list[dict[str, Any]]:

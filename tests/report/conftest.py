@@ -104,7 +104,11 @@ def _data(run: Run) -> None:
                                      lost("web_en", "spam", "spam ratio 0.6100", f"Buy now! {SCRIPT} Click here! Buy now! Click here! #deal #deal")],
         "dropped/web_ar/00000.jsonl.zst": [lost("web_ar", "too_short", "9 words", "صباح الخير يا أهل المدينة، الطقس اليوم جميل و HTML نظيف."),
                                      lost("web_ar", "stop_words", "stop-word ratio 0.0100", "تفاح موز برتقال عنب تمر رمان تين خوخ مشمش كرز")]})
+    near = {"similarity": 0.8, "dropped": False, "sources": {"web_en": {"compared": 640, "near_duplicates": 16}}, "histogram": {"0.812": 16}, "examples": [
+        {"document": "web_en-000051", "kept": "web_en-000007", "similarity": 0.812, "source": "web_en",
+         "text": f"The harbour of the old town lies between two hills. {SCRIPT}", "kept_text": "The harbour of the old town lies between two low hills."}]}
     run.add("dedup", {"funnel": deduplicated}, {"url": True, "exact": True}, 4.1, **{
+        "near_duplicates.json": near,
         "dropped/web_en/00000.jsonl.zst": [lost("web_en", "duplicate_url", "of web_en-000004", "The harbour of the old town lies between two hills.")]})
     run.add("translate", {"funnel": translated}, {"drop_orphans": True}, 2.2, **{
         "dropped/translated_web_ar/00000.jsonl.zst": [
