@@ -27,6 +27,7 @@ from allam.data.config import (
 from allam.errors import UserError, did_you_mean
 from allam.eval.config import BenchmarksConfig, JudgeConfig, VotesConfig
 from allam.files import FileTable, check_checksum
+from allam.preflight.config import PreflightConfig
 from allam.recipe import Recipe
 from allam.section import Section
 from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig, FertilityConfig, MergedTokenizerConfig
@@ -90,6 +91,14 @@ STAGES: dict[str, Stage] = {
 }
 
 
+PREFLIGHT = "preflight"  # runs like a stage with ranks and is none of a recipe's
+
+
+def stage_of(kind: str) -> Stage:
+    """What makes an artifact of this kind."""
+    return Stage("launch", "allam.preflight.probe", PreflightConfig, ranks=True) if kind == PREFLIGHT else STAGES[kind]
+
+
 @dataclass(frozen=True)
 class StageSpec:
     """One stage of a plan. `inputs` maps the stage's names of its inputs to the names of the stages that make them."""
@@ -104,8 +113,8 @@ class StageSpec:
 
     @property
     def stage(self) -> Stage:
-        """The kind's row in `STAGES`."""
-        return STAGES[self.kind]
+        """What makes it."""
+        return stage_of(self.kind)
 
     @property
     def config_data(self) -> dict[str, Any]:

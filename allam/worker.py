@@ -84,9 +84,9 @@ def _wait_for_rank_0(folder: Path) -> bool:
 
 def _run(folder: Path) -> dict[str, Any]:
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    from allam.pipeline import STAGES  # light: the stage's own module is imported next
+    from allam.pipeline import stage_of  # light: the stage's own module is imported next
 
-    stage = STAGES[job["kind"]]
+    stage = stage_of(job["kind"])
     config = stage.config.model_validate(job["config"])
     inputs = {name: Path(path) for name, path in job["paths"].items()}
     metrics: dict[str, Any] = importlib.import_module(stage.module).run(config, inputs, folder)

@@ -31,6 +31,7 @@ from allam.recipe import load, locate, packaged
 from allam.worker import git_revision, versions
 from flows.data_commands import data
 from flows.options import Cluster, Force, Json, Overrides, RecipeName, RecipeOption, StageName, StorePath, To
+from flows.preflight import preflight
 from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
 from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, show_warnings, table
 from tasks.words import flat, number, size
@@ -40,6 +41,7 @@ STATUS_OF_CTRL_C = 130  # typer's, for KeyboardInterrupt
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
                   help="From raw English and Arabic text and an English-centred model to an aligned bilingual model and a report.")
 app.add_typer(data, name="data")
+app.command()(preflight)
 
 
 @app.command()
