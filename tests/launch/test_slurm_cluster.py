@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -14,9 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from allam.artifacts import artifact_key
 from allam.cluster import ClusterProfile
 from allam.errors import StageCancelled, UserError
+from allam.launch import make
 from allam.launch.folder import Made
+from allam.pipeline import PREFLIGHT, StageSpec
+from allam.preflight.config import PreflightConfig
 
 HERE = Path(__file__).parent
 STEPS, STEP_SECONDS = 40, 0.2
@@ -243,3 +248,16 @@ def test_a_mistake_of_the_users_ends_the_job_at_once_in_its_own_words(bench, slu
     with pytest.raises(UserError, match=r"toy\.steps: 20 is a bad number"):
         bench.make("toy", profile)
     assert (bench.folder("toy") / "log.txt").read_text().count(", start ") == 1
+
+
+def test_a_preflight_measures_both_nodes_and_their_link(bench, slurm_cluster):
+    config = PreflightConfig(at="now", storage_bytes=2_000_000, all_reduce_bytes=(1 << 20,), compute_seconds=0.05, min_share=0.01)
+    spec = StageSpec(PREFLIGHT, PREFLIGHT, config, {}, artifact_key(PREFLIGHT, 1, config.model_dump(mode="json"), {}), bench.store.root)
+    profile = ClusterProfile(launcher="slurm", ranks=2, threads=1, device="cpu", slurm={"nodes": 2, "poll_seconds": 0.3, "memory": "1000"})
+    found = json.loads((make(spec, {}, bench.store, profile).ref.path / "preflight.json").read_text())
+    nodes = [row["node"] for row in found["ranks"]]
+    assert len(set(nodes)) == 2
+    assert [link["nodes"] for link in found["links"]] == [nodes]
+    assert found["links"][0]["gb_s"] > 0
+    assert all(row["read_mb_s"] > 0 for row in found["ranks"])
+    assert found["problems"] == []
