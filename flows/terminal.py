@@ -104,9 +104,9 @@ def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate]) -> None
         columns = ("tokens", "FLOPs", "device hours", "days", "kWh", "kg CO2")
         costs = table("to be trained", *columns, right=columns)
         for name, cost in estimates.items():
-            costs.add_row(name, *(quantity(getattr(cost, figure)) for figure in figures))
+            costs.add_row(name, *(quantity(getattr(cost, figure), figure) for figure in figures))
         if len(estimates) > 1:
-            costs.add_row("in all", *(quantity(sum(getattr(cost, figure) for cost in estimates.values())) for figure in figures))
+            costs.add_row("in all", *(quantity(sum(getattr(cost, figure) for cost in estimates.values()), figure) for figure in figures))
         out.print(costs)
     counts = {state: sum(s.state == state for s in statuses) for state in COLOURS}
     out.print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
@@ -118,13 +118,13 @@ def show_warnings(warnings: Iterable[str]) -> None:
         out.print(Text("warning: ", "bold yellow") + Text(warning))
 
 
-def quantity(value: float) -> str:
-    """A figure with a unit of thousands: 1.20T, 55.0k, 0.42; very large ones with an exponent."""
+def quantity(value: float, figure: str = "") -> str:
+    """A figure with a unit of thousands: 1.20T, 55.0k, 0.42; very large ones with an exponent. A thousand million tokens are a billion, as all say."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     for factor, unit in ((1e15, ""), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value:.2e}" if not unit else f"{value / factor:.3g}{unit}"
+            return f"{value:.2e}" if not unit else f"{value / factor:.3g}{'B' if figure == 'tokens' and unit == 'G' else unit}"
     return f"{value:.2g}"
 
 
