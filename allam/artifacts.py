@@ -33,7 +33,8 @@ from allam.errors import ArtifactError, UserError
 MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK = (
     "manifest.json", "job.json", "log.txt", "progress.json", "error.json", ".lock", "work")
 SCRIPT, SUBMITTED, SUBMITTING = "job.sh", "slurm.json", ".submitting"  # a Slurm job's script, its id, and the lock of whoever submits it
-NOT_OUTPUT = {MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK, SCRIPT, SUBMITTED, SUBMITTING}
+CHECKPOINTS = "checkpoints"  # those of a training that a policy keeps; they carry their own checksums, and may be deleted at any time
+NOT_OUTPUT = {MANIFEST, JOB, LOG, PROGRESS, ERROR, LOCK, WORK, SCRIPT, SUBMITTED, SUBMITTING, CHECKPOINTS}
 KEY_DIGITS_IN_PATH = 16
 
 
@@ -228,7 +229,8 @@ def withdraw(folder: Path) -> None:
     with folder_lock(folder):
         (folder / MANIFEST).unlink(missing_ok=True)
         fsync_folder(folder)
-        shutil.rmtree(folder / WORK, ignore_errors=True)
+        for name in (WORK, CHECKPOINTS):
+            shutil.rmtree(folder / name, ignore_errors=True)
         clear_outputs(folder)
 
 

@@ -99,6 +99,11 @@ class ClusterProfile(BaseModel):
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one rank, at most")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage")
     checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints of a training stage, in seconds")
+    checkpoints_kept: int = Field(2, ge=1, description="while training: the newest checkpoints that are kept, so that a damaged one has another behind it")
+    checkpoint_steps: int = Field(0, ge=0, description="while training: a checkpoint also every so many steps, which is kept for good in the artifact's "
+                                  "`checkpoints/`, to be exported; 0: none")
+    keep_best_checkpoint: bool = Field(False, description="while pretraining: a checkpoint after each evaluation with the fewest held-out bits per byte so far "
+                                       "(mean of the components); the last such is kept for good")
     tensorboard: str | None = Field(None, min_length=1, description="while training: folder for TensorBoard's event files, a sub-folder a stage")
     wandb_project: str | None = Field(None, description="while training: project of Weights & Biases; its key and mode come from WANDB_API_KEY and WANDB_MODE",
                                       min_length=1)

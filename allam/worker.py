@@ -10,14 +10,11 @@ import ctypes
 import datetime
 import errno
 import importlib
-import importlib.metadata
 import json
 import os
-import platform
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -43,8 +40,7 @@ from allam.artifacts import (
     write_json,
 )
 from allam.errors import AllamError
-
-REPORTED_PACKAGES = ("allam", "torch", "deepspeed", "transformers", "tokenizers", "sentencepiece", "datatrove", "pyarrow", "lm-eval", "numpy")
+from allam.versions import git_revision, versions
 
 
 def main(folder: Path) -> int:
@@ -167,28 +163,6 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape results, where installed."""
-    found = {"python": platform.python_version()}
-    for name in REPORTED_PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, with `-dirty` where it has changes; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here, capture_output=True,
-                              text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from allam.launch import make
 from allam.launch.folder import Made, job
 from allam.pipeline import make_plan
 from allam.recipe import load, locate, packaged
-from allam.worker import git_revision, versions
+from allam.versions import git_revision, versions
 from flows.data_commands import data
 from flows.options import Cluster, Force, Json, Overrides, RecipeName, RecipeOption, StageName, StorePath, To
 from flows.preflight import preflight

@@ -67,7 +67,8 @@ def run(config: DpoConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
     optimizer = OptimizerSettings(learning_rate=config.learning_rate, schedule="cosine", final_learning_rate=config.final_learning_rate,
                                   weight_decay=config.weight_decay, clip_norm=config.clip_norm)
     trainer = Trainer(model, optimizer, precision=config.precision, global_batch=config.global_batch, total_steps=total_steps,
-                      work=out / "work", what="preference training")
+                      work=out / "work", what="preference training",
+                      about=lambda step: {"tokenizer": tokenizer.fingerprint})
     loss = preference_loss(config.beta)
     tokens = tokens_before([p.tokens for p in pairs], config.global_batch, config.seed, trainer.start_step)
     for step in trainer.steps():

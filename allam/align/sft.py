@@ -34,7 +34,8 @@ def run(config: SftConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
                                   weight_decay=config.weight_decay, clip_norm=config.clip_norm)
     model = load_model(inputs["model"] / "model")
     trainer = Trainer(model, optimizer, precision=config.precision, global_batch=config.global_batch,
-                      total_steps=total_steps, work=out / "work", what="finetuning")
+                      total_steps=total_steps, work=out / "work", what="finetuning",
+                      about=lambda step: {"tokenizer": tokenizer.fingerprint})
     tokens = tokens_before([len(e.ids) for e in examples], config.global_batch, config.seed, trainer.start_step)
     for step in trainer.steps():
         batch = sorted((examples[i] for i in batch_numbers(len(examples), config.global_batch, config.seed, step)), key=lambda e: len(e.ids))

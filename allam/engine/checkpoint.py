@@ -1,14 +1,15 @@
 """Checkpoints that know nothing of the layout: fp32 tensors by parameter name in safetensors, and a state.json with their checksums.
 
     checkpoints/step-00000120/00000.safetensors ...    weight/<name>, exp_avg/<name>, exp_avg_sq/<name>
-                              state.json               step, whatever the trainer adds, {file: sha256}; written last, before the folder gets its name
+                              state.json               step, whatever the trainer adds, {file: sha256}, and its own sha256; written last,
+                                                       before the folder gets its name
 
-A folder without its final name never counts, the last two are kept, and one whose files differ from their checksums is passed over, aloud.
-No file is ever unpickled.
+A folder without its final name never counts, and one whose files differ from their checksums is passed over, aloud. No file is ever unpickled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,16 +22,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from allam.artifacts import file_sha256, fsync_folder, write_json
+from allam.artifacts import canonical_json, file_sha256, fsync_folder, write_json
 
-STATE = "state.json"
-KEPT = 2
+STATE, WEIGHT = "state.json", "weight/"
 SHARD_BYTES = 4 * 2**30  # bounds the memory of the writing rank
 
 
 def save(folder: Path, step: int, tensors: Iterable[tuple[str, Tensor]], state: dict[str, Any], writes: bool) -> Path:
     """Writes the checkpoint of `step` below `folder`; collective, since `tensors` is: ranks with `writes` false only walk through it."""
-    final = folder / f"step-{step:08d}"
+    final = place(folder, step)
     if not writes:
         for _ in tensors:
             pass
@@ -46,12 +46,11 @@ def save(folder: Path, step: int, tensors: Iterable[tuple[str, Tensor]], state: 
             _write_shard(temporary, waiting, files)
     if waiting:
         _write_shard(temporary, waiting, files)
-    write_json(temporary / STATE, {"step": step, **state, "files": files})
+    content = {"step": step, **state, "files": files}
+    write_json(temporary / STATE, content | {"sha256": _seal(content)})
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     fsync_folder(folder)
-    for old in _steps(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -64,27 +63,76 @@ def _write_shard(folder: Path, waiting: dict[str, Tensor], files: dict[str, str]
     waiting.clear()
 
 
-def _steps(folder: Path) -> list[Path]:
-    """Checkpoints that have their final name, the oldest first."""
-    return sorted(p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith(".tmp"))
+def _seal(content: dict[str, Any]) -> str:
+    """The checksum of state.json's content without itself."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
+
+# --- which there are -------------------------------------------------------------------------------------------------------------
+
+def place(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies."""
+    return folder / f"step-{step:08d}"
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints that have their final name, the oldest first."""
+    return sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith(".tmp"))
+
+
+def prune(folder: Path, last: int, keep: Callable[[int], bool]) -> None:
+    """Removes all but the `last` newest checkpoints and those whose step `keep` names."""
+    for step in steps(folder)[:-last]:
+        if not keep(step):
+            shutil.rmtree(place(folder, step), ignore_errors=True)
+
+
+def keep_for_good(folder: Path, target: Path, keep: Callable[[int], bool]) -> None:
+    """Links (or, where the disk can't, copies) the checkpoints that `keep` names into `target`, each whole or not at all."""
+    for step in filter(keep, steps(folder)):
+        temporary = target / f"{place(target, step).name}.tmp"
+        for old in (temporary, place(target, step)):
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.copytree(place(folder, step), temporary, copy_function=_link)
+        temporary.rename(place(target, step))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------------------
 
 def newest(folder: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
     """The state of the newest sound checkpoint, with its folder under "folder"; None where there is none. What is damaged is named by `say`."""
-    for candidate in reversed(_steps(folder)):
+    found = steps(folder)
+    for i in reversed(range(len(found))):
+        candidate = place(folder, found[i])
         problem = damage(candidate)
         if problem is None:
-            state: dict[str, Any] = json.loads((candidate / STATE).read_text(encoding="utf-8"))
-            return state | {"folder": str(candidate)}
-        say(f"checkpoint {candidate.name} is damaged ({problem}); falling back to the one before")
+            return state_of(candidate)
+        say(f"checkpoint {candidate.name} is damaged ({problem}); " + ("falling back to the one before" if i else "there is none before it"))
     return None
 
 
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """state.json of a sound checkpoint, and the checkpoint's folder under "folder"."""
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    return state | {"folder": str(checkpoint)}
+
+
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """What is wrong with a checkpoint, or None. Reads every file of it."""
     try:
-        files = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        sealed = state.pop("sha256")
+        if sealed != _seal(state):
+            return f"{STATE} differs from its checksum"
+        files = state["files"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{STATE}: {type(error).__name__}"
     for name, expected in files.items():
         path = checkpoint / name
@@ -106,3 +154,7 @@ class Reader:
     def __call__(self, key: str) -> Tensor:
         """The tensor `key`, in fp32 on the CPU. Raises `KeyError` where the checkpoint is of another model."""
         return self._where[key].get_tensor(key).to(torch.float32)  # type: ignore[no-any-return]
+
+    def weights(self) -> list[str]:
+        """The names of the model's parameters."""
+        return sorted(key.removeprefix(WEIGHT) for key in self._where if key.startswith(WEIGHT))

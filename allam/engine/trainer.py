@@ -14,11 +14,13 @@
 
 The gradient is that of (sum of losses over the global batch) / denominator, whatever the ranks and the micro-batch: for SFT give the number of
 assistant tokens in the whole batch, for DPO the number of pairs. A batch may be shorter than `global_batch` (the last one of an epoch), never empty.
-Checkpoints are written every `checkpoint_seconds` of the cluster profile and at SIGTERM, after which the process leaves with `SystemExit`.
+Checkpoints are written every `checkpoint_seconds` and `checkpoint_steps` of the cluster profile, after the best evaluation where it asks for that, and at
+SIGTERM, after which the process leaves with `SystemExit`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
@@ -26,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
@@ -35,6 +37,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from allam.artifacts import CHECKPOINTS, JOB, write_json
 from allam.cluster import ClusterProfile, execution
 from allam.engine import checkpoint
 from allam.engine.device import Ranks, join, peak_memory_bytes
@@ -42,26 +45,30 @@ from allam.engine.dropout import add_dropout, seed_masks
 from allam.engine.logs import JsonLines
 from allam.engine.model import flops_per_token
 from allam.engine.schedule import OptimizerSettings, learning_rate
-from allam.engine.stability import StabilityMonitor
+from allam.engine.stability import ROLLED_BACK, SKIPPED, StabilityMonitor
 from allam.engine.trackers import flat, open_trackers
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
 from allam.progress import Progress
+from allam.versions import git_revision, versions
 
 T = TypeVar("T")
-CHECKPOINTS, METRICS, EVALS, TELEMETRY = "checkpoints", "metrics.jsonl", "evals.jsonl", "telemetry.jsonl"
+METRICS, EVALS, TELEMETRY = "metrics.jsonl", "evals.jsonl", "telemetry.jsonl"
+NOT_FINITE, NAMED_IN_ERRORS = "not_finite.json", 20
 SECONDS_BETWEEN_TELEMETRY = 5.0
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step. `loss` is the batch's (sum / denominator) before the step, `grad_norm` the norm before clipping, `sums` over all ranks."""
+    """One optimizer step. `loss` is the batch's (sum / denominator) before the step, `grad_norm` the norm before clipping, `sums` over all ranks; `answer`
+    is what was done about a spike: {"skipped": True}, or {"rolled_back_to": steps}."""
 
     step: int
     loss: float
     grad_norm: float
     learning_rate: float
     sums: dict[str, float] = field(default_factory=dict)
+    answer: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer:
@@ -69,12 +76,15 @@ class Trainer:
 
     `model` is a transformers model in fp32 on the CPU, with the weights to start from; `global_batch` counts sequences (or conversations, or pairs)
     of one step over all ranks; `work` is the artifact's scratch folder;
-    `seed` is that of `dropout`'s masks. Raises `UserError` where the batch doesn't divide by the ranks.
+    `seed` is that of `dropout`'s masks; `on_spike` says whether the update of a step that spikes is kept, left out, or left out with all since the last
+    multiple of `roll_back_steps`; `about` is what the stage wants checkpoints to hold after so many steps, the same for the same step. Raises
+    `UserError` where the batch doesn't divide by the ranks.
     """
 
     def __init__(self, model: PreTrainedModel, optimizer: OptimizerSettings, *, precision: Literal["fp32", "bf16"], global_batch: int,
                  total_steps: int, work: Path, what: str = "training", profile: ClusterProfile | None = None, dropout: float = 0.0,
-                 seed: int = 0) -> None:
+                 seed: int = 0, on_spike: Literal["mark", "skip", "roll_back"] = "mark", roll_back_steps: int = 100,
+                 about: Callable[[int], dict[str, Any]] = lambda step: {}) -> None:
         self.profile = profile or execution()
         self.ranks: Ranks = join(self.profile)
         self.optimizer, self.total_steps, self.what = optimizer, total_steps, what
@@ -87,17 +97,19 @@ class Trainer:
         self.parameters = sum(p.numel() for p in model.parameters())
         self._config = model.config
         self._dropout, self._seed = dropout, seed
+        self._on_spike, self._roll_back_steps = on_spike, roll_back_steps if on_spike == "roll_back" else 0
+        self._about, self._precision, self._global_batch = about, precision, global_batch
         if dropout:
             add_dropout(model, dropout)
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps,
                                ranks=self.ranks)
+        self._updates, self._monitor, self._best = 0, StabilityMonitor(), _Best()
         self.start_step = self._resume()
         self._step = self.start_step
         self._result: StepResult | None = None
         self._terminated = self._stop = self._save = False
         self._track = open_trackers(self.profile, work.parent, self.start_step) if self.ranks.first else None
-        self._monitor = StabilityMonitor(self._logs[METRICS].rows())
         self._saved_at = time.monotonic()
         self._speed: _Speed | None = None
         self._waited = 0.0
@@ -107,6 +119,8 @@ class Trainer:
     def steps(self) -> Iterator[int]:
         """The numbers of the steps that remain, from 0; between them it writes checkpoints and heeds SIGTERM."""
         with self._heeding_sigterm(), Progress("steps", self.total_steps, done=self.start_step, what=self.what) as progress:
+            if self._roll_back_steps and not self.start_step:
+                self.save(0)
             for step in range(self.start_step, self.total_steps):
                 self._step, self._result = step, None
                 yield step
@@ -115,17 +129,24 @@ class Trainer:
                 progress.update(loss=round(self._result.loss, 4))
 
     def step(self, batch: Sequence[T], loss: Callable[[PreTrainedModel, list[T]], tuple[Tensor, dict[str, Tensor]]],
-             denominator: float) -> StepResult:
+             denominator: float, describe: Callable[[list[T]], list[str]] | None = None) -> StepResult:
         """Takes one optimizer step on the whole global `batch`, of which each rank computes its share in micro-batches.
 
-        Raises `StageFailed` where loss or gradient is not finite; what stands on disk is the last checkpoint.
+        Raises `StageFailed` where loss or gradient is not finite, with what `describe` (called on rank 0) says of the items to blame; what stands on
+        disk is the last checkpoint.
         """
         if not batch or denominator <= 0:
             raise ValueError(f"a step needs items and a positive denominator, not {len(batch)} and {denominator}")
         rate = learning_rate(self.optimizer, self._step, self.total_steps)
         scale = self.ranks.world_size / denominator  # DeepSpeed averages gradients over the ranks
-        total, norm = torch.zeros((), device=self.ranks.device), 0.0
+        total, norm, refused = torch.zeros((), device=self.ranks.device), 0.0, False
         sums: dict[str, Any] = {}
+        gathered: list[tuple[float, dict[str, float]]] = []
+
+        def spikes(norm: float) -> bool:
+            gathered.append(self._gather(total, sums))
+            return bool(self._monitor.judge({"loss": _short(gathered[0][0] / denominator), "grad_norm": _short(norm)}))
+
         for i, (items, weight) in enumerate(self._micro_batches(batch)):
             if self._dropout:
                 seed_masks(self._seed, self._step, i, self.ranks.rank)
@@ -134,13 +155,44 @@ class Trainer:
             total += part.detach().float() * weight
             for name, value in extras.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().double() * weight
-            norm = self._zero.update(rate)
-        total_loss, gathered = self._gather(total, sums)
+            norm, refused = self._zero.update(rate, None if self._on_spike == "mark" else spikes)
+        total_loss, summed = gathered[0] if gathered else self._gather(total, sums)
         if not (math.isfinite(total_loss) and math.isfinite(norm)):
-            raise StageFailed(f"step {self._step + 1}: the loss is {total_loss} and the gradient's norm {norm}",
-                              "lower optimizer.learning_rate, or look for broken text in the batch's documents")
-        self._result = StepResult(self._step, total_loss / denominator, norm, rate, gathered)
+            self._stop_at(batch, loss, describe, f"the loss is {total_loss} and the gradient's norm {norm}")
+        self._updates += not refused
+        self._result = StepResult(self._step, total_loss / denominator, norm, rate, summed, self._answer() if refused else {})
         return self._result
+
+    def _answer(self) -> dict[str, Any]:
+        """What is done about a spike, whose update was refused: nothing more, or back to the last checkpoint of the grid."""
+        if not self._roll_back_steps:
+            return {SKIPPED: True}
+        step = self._step // self._roll_back_steps * self._roll_back_steps
+        folder = checkpoint.place(self._checkpoints, step)
+        problem = self.ranks.broadcast(checkpoint.damage(folder) if self.ranks.first else None)
+        if problem:
+            raise StageFailed(f"step {self._step + 1} is a spike, and the checkpoint {folder} to roll back to is damaged ({problem})",
+                              f"remove the checkpoints from {folder.name} on, so that training goes on before it, and run again")
+        self._load(checkpoint.state_of(folder))
+        return {ROLLED_BACK: step}
+
+    def _stop_at(self, batch: Sequence[T], loss: Callable[..., Any], describe: Callable[[list[T]], list[str]] | None, what: str) -> None:
+        """Raises `StageFailed` that names the items whose loss alone is no number; all of the batch where only the gradient is none."""
+        alone = [0.0] * len(batch)
+        mine = range(len(batch))[self.ranks.rank :: self.ranks.world_size]
+        for i in range(-(-len(batch) // self.ranks.world_size)):  # as often on each rank, as ZeRO-3 needs
+            number = mine[min(i, len(mine) - 1)] if mine else 0
+            alone[number] = float(not math.isfinite(self.call(lambda model, item: float(loss(model, [item])[0]), batch[number])))
+        to_blame = [item for item, broken in zip(batch, self.ranks.sum(alone), strict=True) if broken] or list(batch)
+        named = describe(to_blame) if describe is not None and self.ranks.first else []
+        told = ""
+        if named:
+            write_json(self._logs[METRICS].path.with_name(NOT_FINITE), {"step": self._step + 1, "documents": named})
+            more = f" and {len(named) - NAMED_IN_ERRORS} more (all stand in work/{NOT_FINITE})" if len(named) > NAMED_IN_ERRORS else ""
+            told = f" in the documents {', '.join(named[:NAMED_IN_ERRORS])}{more}"
+        self.ranks.barrier()  # the rank that tells must not be killed because another one left
+        raise StageFailed(f"step {self._step + 1}: {what}{told}", "take these documents down (data.take_down) where their text is broken; "
+                          "else lower optimizer.learning_rate" if named else "lower optimizer.learning_rate, or look for broken text in the batch")
 
     def _micro_batches(self, batch: Sequence[T]) -> list[tuple[list[T], float]]:
         """This rank's items in `micro_steps` parts with weight 1. A part without items (a short last batch) borrows one with weight 0,
@@ -160,7 +212,7 @@ class Trainer:
         return values[0], dict(zip(names, values[1:-2], strict=True))
 
     def _between_steps(self, done: int) -> None:
-        if self._stop or (self._save and done < self.total_steps):
+        if self._stop or (done < self.total_steps and (self._save or self._is_kept(done))):
             self.save(done)
         if self._stop:
             self.ranks.barrier()  # launchers kill all ranks when the first one leaves; none may before the writing one is done
@@ -189,7 +241,7 @@ class Trainer:
         """`function(model, *args)` in evaluation mode, for measurements during training; every rank must call it alike."""
         self._zero.engine.eval()
         try:
-            return self._zero.call(function, *args)
+            return self._zero.call(lambda model, *given: (function(model, *given),), *args)[0]  # ZeRO-3's hooks want tensors or a tuple
         finally:
             self._zero.engine.train()
 
@@ -203,10 +255,38 @@ class Trainer:
     # --- checkpoints and logs --------------------------------------------------------------------------------------------------
 
     def save(self, done: int) -> None:
-        """Writes a checkpoint after `done` steps (the loop does so by itself)."""
+        """Writes a checkpoint after `done` steps (the loop does so by itself), and removes those that the profile doesn't keep."""
         sizes = {name: log.sync() for name, log in self._logs.items()}
-        checkpoint.save(self._checkpoints, done, self._zero.state(), {"logs": sizes}, writes=self.ranks.first)
+        state = self._state(done, sizes) if self.ranks.first else {}
+        checkpoint.save(self._checkpoints, done, self._zero.state(), state, writes=self.ranks.first)
+        if self.ranks.first:
+            anchor = done // self._roll_back_steps * self._roll_back_steps if self._roll_back_steps else None
+            checkpoint.prune(self._checkpoints, self.profile.checkpoints_kept, lambda step: step == anchor or self._is_for_good(step))
         self._saved_at = time.monotonic()
+
+    def _is_kept(self, done: int) -> bool:
+        """Whether a checkpoint after `done` steps is due whatever the clock says."""
+        return self._is_for_good(done) or (self._roll_back_steps > 0 and done % self._roll_back_steps == 0)
+
+    def _is_for_good(self, step: int) -> bool:
+        """Whether the profile keeps the checkpoint of `step` beyond the newest ones, and beyond the end of training."""
+        every = self.profile.checkpoint_steps
+        return step > 0 and ((every > 0 and step % every == 0) or (self.profile.keep_best_checkpoint and step == self._best.step))
+
+    def _state(self, done: int, log_sizes: dict[str, int]) -> dict[str, Any]:
+        """What a checkpoint holds beside the tensors. There is no state of random generators: masks and data order are functions of seed and step."""
+        job = self._logs[METRICS].path.parent.parent / JOB
+        stage = json.loads(job.read_text(encoding="utf-8")) if job.is_file() else {}
+        return {
+            "logs": log_sizes, "updates": self._updates, "monitor": self._monitor.state(),
+            "schedule": {**asdict(self.optimizer), "total_steps": self.total_steps,
+                         "next_learning_rate": learning_rate(self.optimizer, min(done, self.total_steps - 1), self.total_steps)},
+            "random": {"seed": self._seed, "dropout": self._dropout, "masks_depend_on": ["seed", "step", "micro_step", "rank"]},
+            "data": {"steps": done, "batch": self._global_batch}, **self._about(done),
+            "layout": {"ranks": self.ranks.world_size, "zero_stage": self._zero.stage, "micro_batch": self.profile.micro_batch,
+                       "threads": self.profile.threads, "device": self.ranks.device.type, "precision": self._precision},
+            "recipe": {name: stage[name] for name in ("name", "kind", "version", "key", "config", "inputs") if name in stage},
+            "model": json.loads(self._config.to_json_string(use_diff=False)), "versions": versions(), "git_revision": git_revision()}
 
     def _resume(self) -> int:
         """Loads the newest sound checkpoint, cuts the logs back to it, and returns the number of steps done."""
@@ -216,13 +296,30 @@ class Trainer:
             log.cut(sizes.get(name, 0))
         if not found:
             return 0
-        try:
-            self._zero.load(found["step"], checkpoint.Reader(Path(found["folder"])))
-        except KeyError as error:
-            raise StageFailed(f"the checkpoint {found['folder']} has no tensor {error}", "remove the folder to start this stage anew") from None
+        self._refuse_another(found)
+        self._load(found)
+        self._monitor = StabilityMonitor(found["monitor"])
+        for row in self.evals():
+            self._best.add(row)
         if self.ranks.first:
             print(f"resumed from {Path(found['folder']).name}", flush=True)
         return int(found["step"])
+
+    def _load(self, state: dict[str, Any]) -> None:
+        try:
+            self._zero.load(state["updates"], checkpoint.Reader(Path(state["folder"])))
+        except KeyError as error:
+            raise StageFailed(f"the checkpoint {state['folder']} has no tensor {error}", "remove the folder to start this stage anew") from None
+        self._updates = state["updates"]
+
+    def _refuse_another(self, state: dict[str, Any]) -> None:
+        """A checkpoint goes on only in the training that it is of. Folders are named by keys, so another's is there only where somebody put it."""
+        expected = {"total_steps": self.total_steps, "batch": self._global_batch, "tokenizer": self._about(0).get("tokenizer")}
+        found = {"total_steps": state["schedule"]["total_steps"], "batch": state["data"]["batch"], "tokenizer": state.get("tokenizer")}
+        for name, value in expected.items():
+            if found[name] != value:
+                raise StageFailed(f"the checkpoint {state['folder']} is of another training: its {name} is {found[name]}, not {value}",
+                                  "remove the folder to start this stage anew")
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
@@ -244,6 +341,7 @@ class Trainer:
                "learning_rate": _short(result.learning_rate), **{k: _short(v) if isinstance(v, float) else v for k, v in more.items()}}
         if spikes := self._monitor.add(row):
             row["spikes"] = spikes
+        row |= result.answer
         self._add(METRICS, row)
         now = time.monotonic()
         if self._speed is None:  # the first step of a process warms up
@@ -263,7 +361,9 @@ class Trainer:
 
     def log_eval(self, step: int, tokens: int, **values: Any) -> None:
         """Writes a line of evals.jsonl: a measurement after `step` steps (0: before the first)."""
-        self._add(EVALS, {"step": step, "tokens": tokens, **values})
+        row = {"step": step, "tokens": tokens, **values}
+        self._best.add(row)
+        self._add(EVALS, row)
 
     def _add(self, name: str, row: dict[str, Any]) -> None:
         self._logs[name].add(row)
@@ -276,12 +376,28 @@ class Trainer:
         return rows  # type: ignore[no-any-return]
 
     def finish(self, out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Copies the logs to the artifact; returns the rows of metrics.jsonl and of evals.jsonl (none on all ranks but the first)."""
+        """Copies the logs to the artifact, and the checkpoints that are kept for good; returns the rows of metrics.jsonl and of evals.jsonl (none on all
+        ranks but the first)."""
         for name, log in self._logs.items():
             log.sync()
             if self.ranks.first:
                 shutil.copyfile(log.path, out / name)
+        if self.ranks.first:
+            checkpoint.keep_for_good(self._checkpoints, out / CHECKPOINTS, self._is_for_good)
         return self._logs[METRICS].rows(), self._logs[EVALS].rows()
+
+
+class _Best:
+    """The evaluation with the fewest held-out bits per byte so far, in the mean over the components; the one before training is none."""
+
+    def __init__(self) -> None:
+        self.step, self._value = 0, math.inf
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Takes a row of evals.jsonl in."""
+        values = list(row.get("bits_per_byte", {}).values())
+        if row["step"] and values and sum(values) / len(values) < self._value:
+            self.step, self._value = int(row["step"]), sum(values) / len(values)
 
 
 @dataclass(frozen=True)

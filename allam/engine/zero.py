@@ -5,6 +5,7 @@ That is what makes checkpoints free of the layout: DeepSpeed's own hold one rank
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")  # no op of DeepSpeed's own is 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
+from deepspeed.runtime.utils import combine_grad_norm_groups, get_global_norm_of_tensors
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -57,6 +59,9 @@ class ZeroModel:
             model=_Calls(model), optimizer=_adamw(self.names, settings, ranks.device), dist_init_required=False,
             config=self._config(precision, micro_steps, ranks.world_size))
         self._make_moments()
+        self._refuse: Callable[[float], bool] | None = None
+        self._refused: float | None = None  # the norm of a step that was refused
+        self._let_steps_be_refused()
         for name, value in masters.items():
             safe_set_full_fp32_param(self.names[name], value.to(ranks.device))
 
@@ -83,19 +88,67 @@ class ZeroModel:
         """Adds the gradient of `loss` (already divided by whatever it is to be divided by) to the step's."""
         self.engine.backward(loss, scale_wrt_gas=False)
 
-    def update(self, learning_rate: float) -> float:
-        """Ends a micro-step; after the last one of a step, clips and takes AdamW's step. Returns the gradient's norm before clipping (0 within a step)."""
-        last = self.engine.is_gradient_accumulation_boundary()
-        norm = 0.0
-        if last:
-            for group in self.engine.optimizer.param_groups:
-                group["lr"] = learning_rate
-            if self._own_clipping:
-                norm = float(nn.utils.clip_grad_norm_(self.names.values(), self.clip_norm))
+    def update(self, learning_rate: float, refuse: Callable[[float], bool] | None = None) -> tuple[float, bool]:
+        """Ends a micro-step; after the last one of a step, clips and takes AdamW's step, unless the gradient is no number or `refuse`, given its norm
+        before clipping, says so (alike on all ranks): then weights and moments stay as they are. Returns the norm (0 within a step) and whether it
+        was refused.
+        """
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()
+            return 0.0, False
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._refuse, self._refused = refuse, None
+        if self._own_clipping:
+            norm = float(nn.utils.clip_grad_norm_(self.names.values(), self.clip_norm))
+            if not math.isfinite(norm) or (refuse is not None and refuse(norm)):
+                self._refused = norm
+                for parameter in self.names.values():
+                    parameter.grad = None  # AdamW passes over such parameters
         self.engine.step()
-        if last and not self._own_clipping:
-            norm = float(self.engine.get_global_grad_norm())
-        return norm
+        if self._refused is not None:
+            return self._refused, True
+        return norm if self._own_clipping else float(self.engine.get_global_grad_norm()), False
+
+    def _let_steps_be_refused(self) -> None:
+        """DeepSpeed's ZeRO leaves out a step whose norm is no number. That way is taken for refused steps, too: it is told that the norm is none."""
+        optimizer = self.engine.optimizer
+        if hasattr(optimizer, "get_grads_for_norm"):  # DeepSpeed's own optimizer for bf16 under stage 1
+            take_step = optimizer.step
+
+            def step(*args: Any, **more: Any) -> None:
+                if self._refuse is None or not self._is_refused(get_global_norm_of_tensors(optimizer.get_grads_for_norm()[0])):
+                    take_step(*args, **more)
+                    return
+                optimizer.overflow = True
+                optimizer.clear_hp_grads()
+                optimizer.clear_lp_grads()
+
+            optimizer.step = step
+        elif self.stage in (1, 2):
+            whole_norm = optimizer.scaled_global_norm
+
+            def whole(*args: Any, **more: Any) -> Tensor:
+                norm: Tensor = whole_norm(*args, **more)
+                return torch.full_like(norm, math.nan) if self._is_refused(norm) else norm
+
+            optimizer.scaled_global_norm = whole
+        elif self.stage == 3:
+            norms_by_group = optimizer._get_norm_groups
+
+            def by_group() -> list[Tensor]:
+                norms: list[Tensor] = norms_by_group()
+                return [torch.full_like(norms[0], math.nan)] if self._is_refused(combine_grad_norm_groups(norms)) else norms
+
+            optimizer._get_norm_groups = by_group
+
+    def _is_refused(self, found: Tensor) -> bool:
+        if self._refuse is None:
+            return False
+        norm = float(found)
+        if math.isfinite(norm) and self._refuse(norm):
+            self._refused = norm
+        return self._refused is not None
 
     # --- state by name ---------------------------------------------------------------------------------------------------------
 

@@ -107,6 +107,11 @@ class PhaseConfig(Section):
     eval_every: int = assumed("continuous evaluation (Figure 8)", "steps between measurements of held-out bits per byte; 0: only at the end", 0, ge=0)
     dropout: float = paper("2.2, Figure 6", "share of values dropped in training; the paper decided against it, since Llama 2 was trained without and "
                            "English suffers", 0.0, ge=0, lt=1)
+    on_spike: Literal["mark", "skip", "roll_back"] = assumed(
+        "the paper compares runs by their spikes (Figure 3) and doesn't say that it left any out", "what happens at a step whose loss or gradient norm spikes: "
+        "`mark` it in metrics.jsonl only; `skip` its update; `roll_back`, too, to the last checkpoint of a multiple of `roll_back_steps`, and go on behind it",
+        "mark")
+    roll_back_steps: int = assumed("PaLM's authors went back about 100 steps", "steps between the checkpoints that `roll_back` goes back to", 100, ge=1)
     attend_across_documents: bool = assumed("Llama 2 packs so", "whether a token sees the documents before its own in the same sequence", True)
     seed: int = assumed("any", "seed of the weights, and of dropout's masks", 0)
 

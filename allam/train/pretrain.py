@@ -24,10 +24,11 @@ from allam.engine.device import join
 from allam.engine.loss import document_positions, token_losses
 from allam.engine.model import load_model, new_model, save_model
 from allam.engine.schedule import OptimizerSettings
-from allam.engine.stability import count_spikes
+from allam.engine.stability import count_spikes, lost_steps
 from allam.engine.trainer import Trainer
 from allam.errors import StageFailed, UserError
 from allam.text.tokenizer import Tokenizer
+from allam.train.blame import documents_of
 from allam.train.config import PretrainStageConfig
 from allam.train.pack import COMPONENTS, HELD_OUT
 from allam.train.shape import llama_config, write_generation_config
@@ -43,9 +44,13 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     model = load_model(inputs["model"] / "model") if "model" in inputs else new_model(llama_config(config.model, tokenizer), phase.seed)
     _check(model, tokenizer, windows)
     model_config = model.config
+
+    def about(step: int) -> dict[str, Any]:
+        return {"tokenizer": tokenizer.fingerprint, "ledger": windows.consumed(step * phase.global_batch)}
+
     trainer = Trainer(model, OptimizerSettings(**phase.optimizer.model_dump()), precision=phase.precision, global_batch=phase.global_batch,
                       total_steps=windows.plan["steps"], work=out / "work", what="pretraining" if "model" not in inputs else "continued pretraining",
-                      dropout=phase.dropout, seed=phase.seed)
+                      dropout=phase.dropout, seed=phase.seed, on_spike=phase.on_spike, roll_back_steps=phase.roll_back_steps, about=about)
     texts = read_held_out(inputs["held_out"])
     tokens_a_step = phase.global_batch * windows.length
 
@@ -59,7 +64,8 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     loss = _loss_by_component(windows, trainer, None if phase.attend_across_documents else tokenizer.bos_id)
     for step in trainer.steps():
         batch = list(range(step * phase.global_batch, (step + 1) * phase.global_batch))
-        result = trainer.step(batch, loss, denominator=tokens_a_step)
+        result = trainer.step(batch, loss, denominator=tokens_a_step,
+                              describe=lambda numbers: documents_of(windows, inputs["pack"], numbers))
         trainer.log((step + 1) * tokens_a_step, windows.length, loss_by_component={
             c: float(f"{result.sums[c] / result.sums[f'{c}_tokens']:.6g}") for c in windows.components if result.sums[f"{c}_tokens"]})
         if phase.eval_every and (step + 1) % phase.eval_every == 0 and step + 1 < trainer.total_steps:
@@ -70,9 +76,10 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     if not trainer.ranks.first:
         return {}
     write_generation_config(out / "model", tokenizer)
-    ledger = write_ledger(out, windows)
+    lost = lost_steps(rows)
+    ledger = write_ledger(out, windows, phase.global_batch, lost)
     return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.parameters,
-            "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}, "spikes": count_spikes(rows),
+            "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}, "spikes": count_spikes(rows), "lost_steps": len(lost),
             "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger}
 
 
@@ -135,10 +142,13 @@ def read_held_out(pack: Path) -> dict[str, list[str]]:
     return found
 
 
-def write_ledger(out: Path, windows: Windows) -> dict[str, Any]:
-    """ledger.json: what was planned and what was consumed, by component and domain."""
+def write_ledger(out: Path, windows: Windows, global_batch: int, lost: set[int]) -> dict[str, Any]:
+    """ledger.json: by component and domain what was planned, what was consumed, and what of that left nothing in the weights, since its steps spiked."""
     consumed = windows.consumed(len(windows))
-    ledger = {c: {d: {"planned_tokens": row["planned_tokens"], "consumed_tokens": consumed[c][d], "epochs": row["epochs"], "share": row["share"]}
+    sequences = np.array([step * global_batch + i for step in sorted(lost) for i in range(global_batch)], dtype=np.int64)
+    skipped = windows.consumed(sequences)
+    ledger = {c: {d: {"planned_tokens": row["planned_tokens"], "consumed_tokens": consumed[c][d], "skipped_tokens": skipped[c][d],
+                      "epochs": row["epochs"], "share": row["share"]}
                   for d, row in domains.items()} for c, domains in windows.plan["ledger"].items()}
     write_json(out / "ledger.json", ledger)
     return ledger

@@ -42,9 +42,15 @@ class Windows:
         """The number in `components` of the component that sequence `i` comes from."""
         return int(self._component[self.domain_N[i]])
 
-    def consumed(self, sequences: int) -> dict[str, dict[str, int]]:
-        """Tokens by component and domain in the first so many sequences."""
-        counts = np.bincount(self.domain_N[:sequences], minlength=len(self.domains))
+    def span(self, i: int) -> tuple[str, str, int, int]:
+        """Component, domain, and where in its pack sequence `i` begins and ends (its L + 1 tokens)."""
+        start = int(self._window_N[i]) * self.length
+        return *self.domains[self.domain_N[i]], start, start + self.length + 1
+
+    def consumed(self, sequences: int | NDArray[np.int64]) -> dict[str, dict[str, int]]:
+        """Tokens by component and domain in the first so many sequences, or in the sequences of these numbers."""
+        chosen = self.domain_N[:sequences] if isinstance(sequences, int) else self.domain_N[sequences]
+        counts = np.bincount(chosen, minlength=len(self.domains))
         found: dict[str, dict[str, int]] = {}
         for (component, domain), count in zip(self.domains, counts, strict=True):
             found.setdefault(component, {})[domain] = int(count) * self.length

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_training import launch, make_trainer, outcome, train
+from tiny_training import GLOBAL_BATCH, LENGTH, batch_of, launch, loss, make_trainer, outcome, train
 
 from allam.cluster import ClusterProfile
 from allam.engine.device import Ranks
@@ -35,6 +35,29 @@ def test_two_ranks_learn_what_one_learns(tmp_path: Path, one_rank: dict[str, Any
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_two_ranks_with_zero_learn_what_one_learns(tmp_path: Path, one_rank: dict[str, Any], stage: int) -> None:
     _agree(outcome(launch(tmp_path, STEPS, ONE.model_copy(update={"zero_stage": stage}), ranks=2)), one_rank)
+
+
+def test_what_one_rank_began_two_ranks_finish_on_the_same_batches_with_the_same_weights(tmp_path: Path, one_rank: dict[str, Any]) -> None:
+    trainer = make_trainer(tmp_path, STEPS, ONE)
+    for step in trainer.steps():
+        trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
+        if step == 12:
+            trainer.save(13)
+            break
+    resumed = outcome(launch(tmp_path, STEPS, ONE.model_copy(update={"zero_stage": 2}), ranks=2))
+    assert resumed["resumed"] == 13
+    assert resumed["items"] == one_rank["items"][13:]
+    assert resumed["losses"] == pytest.approx(one_rank["losses"][13:], rel=TOLERANCE)
+    assert resumed["norm_of_weights"] == pytest.approx(one_rank["norm_of_weights"], rel=TOLERANCE)
+    assert resumed["sums"] == pytest.approx(one_rank["sums"], rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_spike_is_skipped_alike_on_all_ranks(tmp_path: Path) -> None:
+    found = [outcome(launch(tmp_path / str(ranks), 40, ONE, ranks=ranks, on_spike="skip", spike=36)) for ranks in (1, 2)]
+    assert [run["updates"] for run in found] == [39, 39]
+    assert found[1]["norm_of_weights"] == pytest.approx(found[0]["norm_of_weights"], rel=TOLERANCE)
 
 
 @pytest.mark.slow

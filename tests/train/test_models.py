@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from allam.artifacts import Manifest, commit, write_json
 from allam.cluster import ClusterProfile
+from allam.documents import read_shard, shards
 from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.loss import document_positions, token_losses
 from allam.engine.model import load_model, new_model, save_model
@@ -25,6 +28,7 @@ from allam.text.tokenizer import Tokenizer
 from allam.train import export, extend, import_model, mix, pack, pretrain
 from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, ModelConfig, PackConfig, PhaseConfig, PretrainStageConfig
 from allam.train.estimate import estimate, parameters
+from allam.train.windows import Windows
 
 LENGTH, BATCH = 16, 8
 SHAPE = {"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "intermediate_size": 48, "max_positions": 64}
@@ -192,6 +196,35 @@ def test_a_model_of_another_tokenizer_is_refused(path: TrainingPath, tmp_path: P
     config = PretrainStageConfig(model=ModelConfig(**SHAPE), phase=phase(6000, BOTH))
     with pytest.raises(UserError, match="vocabulary has 340 rows and the tokenizer's 351"):
         pretrain.run(config, {"model": path.pretrained, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}, tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_training_with_the_ids_of_the_documents_in_the_sequence(
+        path: TrainingPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packs = tmp_path / "packs"
+    shutil.copytree(path.packs, packs)
+    config = PackConfig(held_out=HeldOut(share=0.1), held_out_bytes=1000).model_dump(mode="json")
+    write_json(packs / "job.json", {"paths": {name: str(folder) for name, folder in path.corpus.items()}})
+    commit(packs, Manifest(name="pack", kind="pack", version=1, key="0" * 64, config=config, inputs={}, outputs={}, metrics={}, started_at="", seconds=0,
+                           peak_memory_bytes=0, world_size=1, versions={}))
+    windows = Windows(packs, path.order)
+    planted = torch.from_numpy(windows[3 * BATCH + 5])
+
+    def losses_but_for_one(model: Any, ids_BT: Any, targets_BT: Any, **more: Any) -> Any:
+        found = token_losses(model, ids_BT, targets_BT, **more)
+        return torch.where((ids_BT == planted[:-1]).all(dim=1, keepdim=True), torch.nan, found)
+
+    monkeypatch.setattr(pretrain, "token_losses", losses_but_for_one)
+    (tmp_path / "out" / "work").mkdir(parents=True)
+    inputs = {"model": path.extended, "tokenizer": path.merged, "pack": packs, "mix": path.order, "held_out": packs}
+    with pytest.raises(StageFailed, match=r"step 4: the loss is nan .* in the documents web_\w\w-\d+"):
+        pretrain.run(PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(6000, BOTH)), inputs, tmp_path / "out")
+    named = json.loads((tmp_path / "out" / "work" / "not_finite.json").read_text())["documents"]
+    tokenizer = Tokenizer.load(path.merged)
+    texts = {d.id: d.text for shard in shards(path.corpus["natural"] / "documents") for d in read_shard(shard)}
+    stream = [token for name in named for token in (tokenizer.bos_id, *tokenizer.encode(texts[name]), tokenizer.eos_id)]
+    within = [i for i in range(len(stream)) if stream[i:i + LENGTH + 1] == planted.tolist()]
+    lengths = [len(tokenizer.encode(texts[name])) + 2 for name in named]
+    assert any(i < lengths[0] and i + LENGTH + 1 > len(stream) - lengths[-1] for i in within)  # none is named that the sequence doesn't touch
 
 
 def test_the_exported_folder_loads_in_transformers_and_answers_alike(path: TrainingPath) -> None:
