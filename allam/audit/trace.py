@@ -22,6 +22,7 @@ from allam.errors import ArtifactError
 
 Place = dict[str, Any]  # {"artifact", "stage", "holds", "where"}
 HOLDS = ("document", "translation", "held out", "tokens", "unknown")  # what counts as holding it; the rest are notes about it
+NEAR_DUPLICATES = "near_duplicates.jsonl.zst"
 SEARCHED = ("ingest", "filter", "dedup", "decontaminate", "translate", "pack")  # kinds that hold documents, and say so themselves
 
 
@@ -60,6 +61,10 @@ def _places(folder: Path, manifest: Manifest, store: Store, name: str) -> Iterat
                 yield "dropped", f"{record['reason']} ({record['detail']})"
             elif record["detail"] == f"as {name}":
                 yield "duplicate of it", f"{record['id']}, dropped as {record['reason']}"
+    if (folder / NEAR_DUPLICATES).is_file():
+        for record in read_lines(folder / NEAR_DUPLICATES, needle):
+            if name in (record["document"], record["kept"]):
+                yield "near duplicate", f"{record['document']} of {record['kept']}, similarity {record['similarity']}"
     if (folder / SET_ASIDE).is_file():
         for record in read_lines(folder / SET_ASIDE, needle):
             if str(record.get("excerpt", "")).startswith(f"{name}: "):

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import yaml
 import zstandard
-from data_stages import checksums, profile, stage
+from data_stages import checksums, make_stages, profile, stage
 from test_dedup_and_translate import dedup, document, write
 
 import allam.sample
-from allam.data import near_duplicates, tasks
-from allam.data.config import DedupConfig
+from allam.artifacts import Store
+from allam.audit.trace import trace
+from allam.data import near_duplicates, near_pairs, tasks
+from allam.data.config import DataConfig, DedupConfig
 from allam.data.minhash import HASHES, bands, minhash
 from allam.data.tables import read_dropped
 from allam.documents import Document, read_documents
@@ -170,17 +172,29 @@ def test_workers_parts_and_an_interruption_change_no_byte_and_signatures_are_not
     assert checksums(tmp_path / "two") == expected
     with monkeypatch.context() as patch:
         patch.setattr(near_duplicates, "ROWS_AT_ONCE", 23)
+        patch.setattr(near_pairs, "ROWS_AT_ONCE", 23)
         stage("dedup", config, inputs, tmp_path / "parts")
     assert checksums(tmp_path / "parts") == expected
-    near, calls = near_duplicates._near, iter(range(100))
+    near, calls = near_pairs._near, iter(range(100))
     with monkeypatch.context() as patch:
-        patch.setattr(near_duplicates, "_near", lambda *about: near(*about) if next(calls) < 8 else pytest.fail("killed", pytrace=False))
+        patch.setattr(near_pairs, "_near", lambda *about: near(*about) if next(calls) < 8 else pytest.fail("killed", pytrace=False))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             stage("dedup", config, inputs, tmp_path / "killed")
     with monkeypatch.context() as patch:
-        patch.setattr(near_duplicates, "minhash", lambda *_: pytest.fail("a signature is made again"))
+        patch.setattr(near_pairs, "minhash", lambda *_: pytest.fail("a signature is made again"))
         stage("dedup", config, inputs, tmp_path / "killed")
     assert checksums(tmp_path / "killed") == expected
+
+
+def test_a_trace_names_near_duplicates_too_since_a_take_down_may_mean_them(tmp_path: Path, paragraphs: list[list[str]]) -> None:
+    one, other, _ = pair(paragraphs, random.Random(3), 0.95)
+    (tmp_path / "web.jsonl").write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in {"1": one + " end", "2": other}.items()))
+    config = {"sources": {"web": {"path": "web.jsonl", "language": "ar", "domain": "web", "filters": []}}, "dedup": {"near_duplicates": "report"}}
+    make_stages(DataConfig.model_validate(config), tmp_path, tmp_path / "store", "ingest", "filter", "dedup")
+    for name in ("1", "2"):
+        places = {place["holds"]: place["where"] for place in trace(Store(tmp_path / "store"), name) if place["stage"] == "dedup"}
+        assert places["near duplicate"].startswith("2 of 1, similarity 0.9")
+        assert "document" in places
 
 
 def test_a_bare_off_of_yaml_is_off() -> None:

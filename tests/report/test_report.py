@@ -137,6 +137,14 @@ def test_the_funnel_counts_every_record_once(run: Run, tmp_path: Path) -> None:
     assert "do not add up" not in page
 
 
+def test_near_duplicates_stand_beside_what_is_kept_in_their_place(run: Run, tmp_path: Path) -> None:
+    text = Page(made(run, tmp_path / "out")[0]).text
+    assert "they were kept, and this is what dropping them would cost" in text
+    assert f"The harbour of the old town lies between two hills. {SCRIPT}" in text
+    assert "The harbour of the old town lies between two low hills." in text
+    assert "Near duplicates" not in made(Run(tmp_path / "store"), tmp_path / "other")[0]
+
+
 def test_a_funnel_that_loses_records_says_so(tmp_path: Path) -> None:
     run = Run(tmp_path / "store")
     run.add("ingest", {"funnel": {"web": {"in": 10, "out": 8, "dropped": {}, "set_aside": {"bad_json": 1}}}})
