@@ -63,7 +63,7 @@ _DOCUMENTS, _TOKENIZER, _MODEL = ("documents/*/*.parquet",), ("tokenizer.model",
 
 STAGES: dict[str, Stage] = {
     "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=4, makes=_DOCUMENTS),
-    "filter": Stage("data", "allam.data.filter", FilterConfig, version=2, makes=_DOCUMENTS),
+    "filter": Stage("data", "allam.data.filter", FilterConfig, version=3, makes=_DOCUMENTS),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3, makes=_DOCUMENTS),
     "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig, makes=_DOCUMENTS),
     "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig, device=True, makes=_DOCUMENTS),

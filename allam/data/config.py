@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import field_validator, model_validator
@@ -11,8 +12,9 @@ from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, plann
 
 FilterName = Literal["language", "too_short", "spam", "stop_words"]
 PAPER_FILTERS: tuple[FilterName, ...] = ("language", "too_short", "spam", "stop_words")
-PROSE_FILTERS: tuple[FilterName, ...] = ("language", "too_short")
+PersonalKind = Literal["email", "ip", "phone", "card", "iban", "national_id"]
 DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]  # allam.documents.Domain, without its pyarrow
+_TRANSCRIPT = re.compile(r"\.(?:srt|vtt)(?:\.(?:gz|zst|xz|bz2))?")
 
 
 class SourceConfig(Section):
@@ -45,7 +47,9 @@ class SourceConfig(Section):
     translation_of_prefix: str = assumed("matches the original's id_prefix", "put before each original's id", "")
     filters: tuple[FilterName, ...] | None = paper(
         "2.1",
-        "filters in the order in which they run; null: all four for web text, language and length for other prose, none for code and math", None)
+        "filters in the order in which they run; null: all four for web text, length for English books and transcripts, none for code and math, language and "
+        "length for other prose (docs/data.md says why)", None)
+    anonymise: bool | None = assumed("who published a text knows best", "replace personal data by placeholders; null: as `filter.anonymise.domains` says", None)
     licence: str | None = assumed("kept with every document to the end", "licence of the source", None)
     skip_records: int = assumed("for trials, and to make two sources of one file", "records to leave out at the start; they are not counted", 0, ge=0)
     max_documents: int | None = assumed("for trials", "read at most so many documents, after those that are skipped", None, ge=1)
@@ -59,10 +63,14 @@ class SourceConfig(Section):
 
     @property
     def filter_names(self) -> tuple[FilterName, ...]:
-        """The filters of this source, its own or those of its domain."""
+        """The filters of this source, its own or those of its kind of text."""
         if self.filters is not None:
             return self.filters
-        return PAPER_FILTERS if self.domain == "web" else () if self.domain in ("code", "math") else PROSE_FILTERS
+        if self.domain in ("code", "math"):
+            return ()
+        if (self.domain, self.language) == ("books", "en") or self.format in ("srt", "vtt") or (self.format == "auto" and _TRANSCRIPT.search(self.path)):
+            return ("too_short",)
+        return PAPER_FILTERS if self.domain == "web" else ("language", "too_short")
 
 
 class IngestConfig(Section):
@@ -80,6 +88,20 @@ class IngestConfig(Section):
         "bounds memory; the longest books have a few megabytes", "records with more bytes are set aside as oversized", 64_000_000, ge=1)
 
 
+class AnonymiseConfig(Section):
+    """Personal data in the documents that are kept, replaced by placeholders such as `[email]`. The paper doesn't speak of it."""
+
+    domains: tuple[DomainName, ...] = assumed(
+        "people's addresses stand on web pages, in comments and in newspapers; nine million words of books hold none, and those in code are examples",
+        "domains whose sources are anonymised unless they say otherwise; an empty list turns it off", ("web", "news", "other"))
+    email: bool = assumed("personal", "e-mail addresses, as `[email]`", True)
+    ip: bool = assumed("personal", "IPv4 and IPv6 addresses that are reachable from everywhere, as `[ip]`", True)
+    phone: bool = assumed("personal", "phone numbers, international and in the national forms of the Arab countries, as `[phone]`", True)
+    card: bool = assumed("personal", "numbers of payment cards, as `[card]`", True)
+    iban: bool = assumed("personal", "international bank account numbers, as `[iban]`", True)
+    national_id: bool = assumed("personal", "national ids of the Gulf states, as `[id]`", True)
+
+
 class FilterConfig(Section):
     """The paper's quality filters (§2.1). Thresholds of spam and stop words are ours: the paper gives none."""
 
@@ -89,10 +111,15 @@ class FilterConfig(Section):
                                          "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83")
     min_words: int = paper("2.1", "documents with fewer words (split at white space) are dropped", 30, ge=0)
     max_spam_ratio: float = assumed(
-        "the paper names no threshold",
-        "share of words in repeated lines, links, hashtags or one over-used word above which a document is spam", 0.3, ge=0, le=1)
-    min_stop_word_ratio: float = assumed("the paper names no threshold", "prose has function words: documents with a smaller share are lists", 0.05, ge=0, le=1)
-    max_stop_word_ratio: float = assumed("the paper names no threshold", "documents with a larger share of stop words say nothing", 0.75, ge=0, le=1)
+        "the paper names no threshold; this one is calibrated on real text (docs/data.md)",
+        "share of words in links, hashtags, repetitions, menus, boilerplate or over-used words above which a document is spam", 0.3, ge=0, le=1)
+    min_stop_word_ratio: float = assumed("calibrated (docs/data.md)", "prose has function words: documents with a smaller share are lists", 0.05, ge=0, le=1)
+    max_stop_word_ratio: float = assumed("calibrated (docs/data.md)", "documents with a larger share of stop words say nothing", 0.75, ge=0, le=1)
+    anonymise: AnonymiseConfig = assumed("a corpus should not teach a model people's numbers", "personal data in what is kept", AnonymiseConfig())
+
+    def is_anonymised(self, source: SourceConfig) -> bool:
+        """Whether the source's personal data is replaced."""
+        return source.domain in self.anonymise.domains if source.anonymise is None else source.anonymise
 
 
 KeepRule = Literal["longest", "newest", "metadata"]

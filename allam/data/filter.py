@@ -50,7 +50,8 @@ def run(config: FilterConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     sums = {source: sum_up([note for (name, _), note in zip(shards, notes, strict=True) if name == source]) for source in config.sources}
     write_json(out / "statistics.json", {source: found["statistics"] for source, found in sums.items()})
     return {"funnel": {source: found["funnel"] for source, found in sums.items()}, "sources": {source: found["size"] for source, found in sums.items()},
-            "shards": {"filtered": len(shards) - reused, "reused": reused}}
+            "by_length": {source: found["by_length"] for source, found in sums.items()},
+            "anonymised": {source: found["anonymised"] for source, found in sums.items()}, "shards": {"filtered": len(shards) - reused, "reused": reused}}
 
 
 def _key(config: FilterConfig, source: str, shard: Path, out: Path) -> str:

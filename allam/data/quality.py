@@ -5,22 +5,26 @@ The paper names the ratios and gives neither definition nor threshold; these are
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from allam.data.spam import furniture
 from allam.text.forms import without_marks
 from allam.text.stop_words import STOP_WORDS
 
 _LINK = re.compile(r"(?:https?:|ftp:|www\.)|^[@#]\w|^\S+@\S+\.\S+$|^(?:[\w-]+\.)+(?:com|net|org|info|biz|sa|ly|me|co|tv|gl|io)(?:/|$)", re.IGNORECASE)
-_EDGES = "".join(chr(c) for c in range(33, 127) if not chr(c).isalnum() and chr(c) not in "#@") + "،؛؟«»“”‘’…–—•ـ"
-_LINK_MARKS = ("#", "@", ".", ":")
+_INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u00ad"
+_EDGES = "".join(chr(c) for c in range(33, 127) if not chr(c).isalnum() and chr(c) not in "#@") + "،؛؟«»“”‘’…–—•ـ" + _INVISIBLE
 MIN_REPEATS = 4  # a content word that stands less often is not over-used, however short the text
+MIN_SHARE = 0.05  # nor one with a smaller share: 99% of good prose has less than 10% of its words in such words, mostly none
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """`words`: split at white space. The ratios are shares of those words, from 0 to 1; `most_used` is the most frequent content word."""
+    """`words`: split at white space. The ratios are shares of those words, from 0 to 1; `most_used` is the most frequent over-used word."""
 
     words: int
     spam_ratio: float
@@ -28,45 +32,53 @@ class Measures:
     most_used: str
 
 
-def count_words(text: str) -> int:
-    """Words as the paper's minimum of 30 counts them: split at white space."""
-    return len(text.split())
-
-
 def measure(text: str, language: str) -> Measures:
-    """All measures of a text.
+    """All measures of a text."""
+    view = comparable(without_marks(text))
+    return measure_words(view, view.split(), language)
 
-    Spam is the share of words that are links, addresses, mentions or hashtags, or stand in a line that stood before, or are occurrences of
-    the most frequent content word (no stop word, at least three letters) if it stands MIN_REPEATS times or more. A word counts once.
-    Words are looked at once for each different word, since most of a text's words are repetitions of a few.
+
+def comparable(text: str) -> str:
+    """A text without marks as `measure_words` wants it; it has as many words as before."""
+    return text.lower().replace("’", "'")
+
+
+def measure_words(text: str, words: list[str], language: str) -> Measures:
+    """All measures of a text that is `comparable`, and its words, split at white space.
+
+    Spam is the share of words that are links, addresses, mentions or hashtags, or furniture of a page or repetitions (`allam.data.spam`), or
+    over-used: content words (no stop word, at least three letters) that stand MIN_REPEATS times or more and make MIN_SHARE of the words or
+    more. A word counts once. Words are looked at once for each different word, since most of a text's words are repetitions of a few.
     """
-    text = without_marks(text).lower().replace("’", "'")
-    counts = Counter(text.split())
-    words = counts.total()
     if not words:
         return Measures(0, 0.0, 0.0, "")
-    lines = Counter(line.strip() for line in text.splitlines())
-    repeated = 0
-    bare = {word: word.strip(_EDGES) for word in counts}
-    stops = sum(count for word, count in counts.items() if bare[word] in STOP_WORDS[language])
-    if any(count > 1 for line, count in lines.items() if line):
-        counts = Counter(" ".join(lines).split())
-        repeated = words - counts.total()
-    content: Counter[str] = Counter()
-    links = 0
+    counts, total, stop_words = Counter(words), len(words), STOP_WORDS[language]
+    least = max(MIN_REPEATS, math.ceil(MIN_SHARE * total))
+    stops, links, over_used = _kinds(counts, stop_words, least)
+    marks = furniture(text, words, counts)
+    spam = 0
+    if marks is not None:
+        spam = sum(marks)
+        _, links, over_used = _kinds(Counter(word for word, mark in zip(words, marks, strict=True) if not mark), stop_words, least)
+    spam += links + sum(over_used.values())
+    most_used = min(over_used, key=lambda word: (-over_used[word], word)) if over_used else ""
+    return Measures(total, spam / total, stops / total, most_used)
+
+
+def _kinds(counts: Mapping[str, int], stop_words: frozenset[str], least: int) -> tuple[int, int, dict[str, int]]:
+    """(stop words, links and the like, content words that stand at least `least` times), each with how often they stand."""
+    stops = links = 0
+    content: dict[str, int] = {}
     for word, count in counts.items():
-        if any(mark in word for mark in _LINK_MARKS) and _LINK.search(word):
-            links += count
+        if word.isalnum():  # four of five words: no punctuation to strip, and no link
+            bare = word
         else:
-            content[bare[word]] += count
-    most_used, most = _most_used(content, STOP_WORDS[language])
-    return Measures(words, (repeated + links + most) / words, stops / words, most_used)
-
-
-def _most_used(counts: Counter[str], stop_words: frozenset[str]) -> tuple[str, int]:
-    """The most frequent content word and its number, the alphabet deciding between equals; ("", 0) if none is frequent."""
-    frequent = [(-count, word) for word, count in counts.items() if count >= MIN_REPEATS and word not in stop_words and sum(map(str.isalpha, word)) >= 3]
-    if not frequent:
-        return "", 0
-    count, word = min(frequent)
-    return word, -count
+            bare = word.strip(_EDGES)
+            if not bare.isalnum() and _LINK.search(bare):
+                links += count
+                continue
+        if bare in stop_words:
+            stops += count
+        else:
+            content[bare] = content.get(bare, 0) + count
+    return stops, links, {word: count for word, count in content.items() if count >= least and sum(map(str.isalpha, word)) >= 3}

@@ -1,4 +1,5 @@
 """What decides about one document of natural text (paper §2.1): its source's filters, in the recipe's order, the first failure being the reason.
+What is kept is anonymised where the source asks for it; the filters see the text as it came.
 
     rules = Rules(FilterConfig(), source)
     rules.decide("some text").reason        # None to keep it, else the name of the filter
@@ -11,10 +12,12 @@ from functools import cache
 
 import pyarrow as pa
 
+from allam.data.anonymise import Anonymiser
 from allam.data.config import FilterConfig, FilterName, SourceConfig
-from allam.data.quality import Measures, count_words, measure
+from allam.data.quality import Measures, comparable, measure_words
 from allam.data.tables import dropped_line
 from allam.data.tally import Tally
+from allam.text.forms import without_marks
 from allam.text.language import LanguageIdentifier, reaches
 
 
@@ -34,26 +37,30 @@ class Rules:
         self.config, self.source = config, source
         self.names: tuple[FilterName, ...] = source.filter_names
         self.identifier = identifier(config.language_model_sha256) if "language" in self.names else None
+        self.anonymise = Anonymiser(config.anonymise) if config.is_anonymised(source) else None
 
     def decide(self, text: str) -> Decision:
-        """The decision about one text."""
-        measured: dict[str, float] = {"words": count_words(text)}
+        """The decision about one text. What several filters look at, the text without marks and its words, is made once."""
+        bare = without_marks(text)
+        view = comparable(bare)
+        words = view.split()
+        measured: dict[str, float] = {"words": len(words) if bare is text else len(text.split())}  # a word may be made of marks alone
         measures: Measures | None = None
         for name in self.names:
             if name in ("spam", "stop_words") and measures is None:
-                measures = measure(text, self.source.language)
+                measures = measure_words(view, words, self.source.language)
                 measured |= {"spam_ratio": measures.spam_ratio, "stop_word_ratio": measures.stop_word_ratio}
-            detail = self._failure(name, text, measured, measures)
+            detail = self._failure(name, bare, measured, measures)
             if detail is not None:
                 return Decision(name, detail, measured)
         return Decision(None, "", measured)
 
-    def _failure(self, name: FilterName, text: str, measured: dict[str, float], measures: Measures | None) -> str | None:
+    def _failure(self, name: FilterName, bare: str, measured: dict[str, float], measures: Measures | None) -> str | None:
         """None where the text passes the filter, else the detail."""
         config = self.config
         if name == "language":
             assert self.identifier is not None
-            label, score = self.identifier.identify(text)
+            label, score = self.identifier.identify_bare(bare)
             measured["language_score"] = score if label == self.source.language else 0.0
             passes = label == self.source.language and reaches(score, config.min_language_score)
             return None if passes else f"{label or 'none'} {score:.4f}"
@@ -67,14 +74,20 @@ class Rules:
 
 
 def sift(table: pa.Table, rules: Rules, tally: Tally) -> tuple[pa.Table, list[bytes]]:
-    """The documents of `table` that are kept, and a line about each that is dropped; everything is counted in `tally`."""
-    keep, dropped = [], []
-    for i, text in enumerate(table["text"].to_pylist()):
+    """The documents of `table` that are kept, anonymised, and a line about each that is dropped; everything is counted in `tally`."""
+    texts, keep, dropped, changed = table["text"].to_pylist(), [], [], False
+    for i, text in enumerate(texts):
         decision = rules.decide(text)
         tally.add(decision.reason, decision.measured)
         keep.append(decision.reason is None)
         if decision.reason is not None:
             dropped.append(dropped_line(table.slice(i, 1).to_pylist()[0], decision.reason, decision.detail))
+        elif rules.anonymise is not None:
+            texts[i], replaced = rules.anonymise(text)
+            tally.replace(replaced)
+            changed = changed or bool(replaced)
+    if changed:
+        table = table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), pa.array(texts, pa.string()))
     kept = table.filter(pa.array(keep, pa.bool_()))
     tally.keep(kept)
     return kept, dropped

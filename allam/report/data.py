@@ -110,8 +110,39 @@ def funnel_section(artifacts: Artifacts) -> dict[str, Any] | None:
         "sources": sources, "groups": groups, "reasons": reasons, "explained": EXPLAINED, "totals": totals(sources),
         "chart": stacked_shares([s.name for s in sources], series, lost, wholes, notes, "Share of each source's records that was lost, by reason",
                                 "share of the records read that was lost") if groups else None,
-        "examples": examples(artifacts), "near": near_duplicates(artifacts),
+        "examples": examples(artifacts), "near": near_duplicates(artifacts), "language_costs": language_costs(artifacts),
+        "anonymised": anonymised(artifacts),
     }
+
+
+@dataclass(frozen=True)
+class LanguageCost:
+    """What language identification took of a source, or of all sources of a kind of text: for each class of length (judged, dropped)."""
+
+    name: str
+    is_kind: bool
+    lengths: dict[str, tuple[int, int]]
+
+
+def language_costs(artifacts: Artifacts) -> list[LanguageCost]:
+    """The kinds of text that language identification judges, each before its sources."""
+    sources = artifacts.config("filter").get("sources", {})
+    by_kind: dict[str, list[LanguageCost]] = {}
+    for name, lengths in (artifacts.metrics("filter").get("by_length") or {}).items():
+        about = Source(name, **{part: sources.get(name, {}).get(part, "") for part in ("language", "domain", "kind")})
+        found = {length: (counts.get("identified", 0), counts.get("language", 0)) for length, counts in lengths.items()}
+        if any(judged for judged, _ in found.values()):
+            by_kind.setdefault(about.text, []).append(LanguageCost(name, False, found))
+    rows = []
+    for kind, own in by_kind.items():
+        sums = {length: (sum(cost.lengths[length][0] for cost in own), sum(cost.lengths[length][1] for cost in own)) for length in own[0].lengths}
+        rows += [LanguageCost(kind, True, sums), *own]
+    return rows
+
+
+def anonymised(artifacts: Artifacts) -> list[tuple[str, dict[str, int]]]:
+    """(source, replacements by kind) of the sources in which personal data was replaced."""
+    return [(name, counts) for name, counts in (artifacts.metrics("filter").get("anonymised") or {}).items() if counts]
 
 
 def near_duplicates(artifacts: Artifacts) -> dict[str, Any] | None:

