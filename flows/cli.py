@@ -30,6 +30,7 @@ from allam.pipeline import make_plan
 from allam.recipe import load, locate, packaged
 from allam.versions import git_revision, versions
 from flows.data_commands import data
+from flows.export_command import export
 from flows.options import Cluster, Force, Json, Overrides, RecipeName, RecipeOption, StageName, StorePath, To
 from flows.preflight import preflight
 from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
@@ -41,6 +42,7 @@ STATUS_OF_CTRL_C = 130  # typer's, for KeyboardInterrupt
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
                   help="From raw English and Arabic text and an English-centred model to an aligned bilingual model and a report.")
 app.add_typer(data, name="data")
+app.command()(export)
 app.command()(preflight)
 
 
