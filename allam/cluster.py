@@ -113,6 +113,8 @@ class ClusterProfile(BaseModel):
                                                      "from its last checkpoint under a profile that allows more")
     timeout_hours: float = Field(24.0, gt=0, description="after this a stage's processes are stopped and it fails")
     retries: int = Field(1, ge=0, description="how often a stage that failed (not by the user's mistake) is tried again")
+    device_memory_gb: float | None = Field(None, gt=0, description="memory of one device in GB of 10^9 bytes; a run whose weights, gradients and optimizer "
+                                           "don't fit is refused before it starts. null: not checked")
     peak_tflops: float = Field(0.1, gt=0, description="of one device at the training precision, for estimates")
     utilisation: float = Field(0.5, gt=0, le=1, description="share of the peak that training reaches, for estimates")
     device_watts: float = Field(30.0, gt=0, description="power of one device under load, for estimates")

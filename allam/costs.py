@@ -16,8 +16,13 @@ LLAMA_2_PIECES = 32_000
 
 def training_costs(plan: Plan, profile: ClusterProfile) -> dict[str, Estimate]:
     """The estimate of each pretraining stage, by the stage's name."""
-    tokenizer = plan.recipe.tokenizer
-    base = tokenizer.base.vocab_size if tokenizer.base.model is None else LLAMA_2_PIECES
-    pieces = {"base_tokenizer": base, "merged_tokenizer": base + tokenizer.arabic.vocab_size}
+    pieces = vocabularies(plan)
     return {spec.name: estimate(spec.config.model, pieces[spec.inputs["tokenizer"]], spec.config.phase.sequence_length, spec.config.phase.tokens, profile)
             for spec in plan.specs.values() if isinstance(spec.config, PretrainStageConfig)}
+
+
+def vocabularies(plan: Plan) -> dict[str, int]:
+    """Pieces of the tokenizers that models are trained with, by the stage that makes them."""
+    tokenizer = plan.recipe.tokenizer
+    base = tokenizer.base.vocab_size if tokenizer.base.model is None else LLAMA_2_PIECES
+    return {"base_tokenizer": base, "merged_tokenizer": base + tokenizer.arabic.vocab_size}

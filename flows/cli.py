@@ -23,6 +23,7 @@ from allam.artifacts import Manifest, adopt, read_manifest, withdraw
 from allam.costs import training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
 from allam.files import lock_path, write_lock
+from allam.fits import misfits
 from allam.history import explain, record, remade
 from allam.launch import make
 from allam.launch.folder import Made, job
@@ -33,7 +34,7 @@ from flows.data_commands import data
 from flows.export_command import export
 from flows.options import Cluster, Force, Json, Overrides, RecipeName, RecipeOption, StageName, StorePath, To
 from flows.preflight import preflight
-from flows.run import Run, inputs_of, open_run, open_store, refuse_missing_files
+from flows.run import Run, inputs_of, open_run, open_store, refuse_what_cannot_run
 from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, show_warnings, table
 from tasks.words import flat, number, size
 
@@ -53,15 +54,16 @@ def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Over
     run = open_run(recipe, overrides or [], cluster, store)
     statuses = explain(run.plan, run.store, to, force or [])
     costs = training_costs(run.plan, run.profile)
+    warnings = [*misfits(run.plan, run.profile, [s.spec for s in statuses if s.state != "done"]), *run.plan.warnings]
     if as_json:
         stages = [{"name": s.spec.name, "kind": s.spec.kind, "key": s.spec.key, "state": s.state, "why": s.why, "missing": list(s.spec.problems),
                    "folder": str(run.store.folder(s.spec.kind, s.spec.key)),
                    "estimate": asdict(costs[s.spec.name]) if s.spec.name in costs else None} for s in statuses]
-        _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "warnings": run.plan.warnings,
+        _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "warnings": warnings,
                      "stages": stages})
     else:
         show_plan(statuses, {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs})
-        show_warnings(run.plan.warnings)
+        show_warnings(warnings)
 
 
 @app.command()
@@ -73,7 +75,7 @@ def run(recipe: RecipeName, to: To = None, force: Force = None, cluster: Cluster
     opened = open_run(recipe, overrides or [], cluster, store)
     specs = opened.plan.upstream(to) if to else list(opened.plan.specs.values())
     remade(opened.plan, force or [])
-    refuse_missing_files(opened, specs)
+    refuse_what_cannot_run(opened, specs)
     opened.store.root.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _stop)
     from flows.server import prefect_server
@@ -230,7 +232,7 @@ def _make(opened: Run, name: str, force: bool) -> Made:
     """One stage through the launcher, with a live line."""
     opened.plan.upstream(name)
     spec, lines = opened.plan.specs[name], LiveLines([name])
-    refuse_missing_files(opened, [spec])
+    refuse_what_cannot_run(opened, [spec])
     inputs = inputs_of(opened, spec)
     missing = [spec.inputs[n] for n, ref in inputs.items() if opened.store.manifest(ref.kind, ref.key) is None]
     if missing:

@@ -10,7 +10,7 @@ from flows.data import data
 from flows.evaluation import evaluation
 from flows.names import explained, flow_run_name
 from flows.run import AREAS as ALL_AREAS
-from flows.run import area_of, open_run, opened, refuse_missing_files, wanted, withdraw_forced
+from flows.run import area_of, open_run, opened, refuse_what_cannot_run, wanted, withdraw_forced
 from flows.tokenizer import tokenizer
 from flows.train import train
 
@@ -25,7 +25,7 @@ def pipeline(recipe: str = "demo", overrides: list[str] | None = None, cluster: 
     run = open_run(recipe, overrides or [], cluster, store)
     withdraw_forced(run, wanted(run, ALL_AREAS, to), force or [])
     specs = wanted(run, ALL_AREAS, to)
-    refuse_missing_files(run, specs)
+    refuse_what_cannot_run(run, specs)
     areas = {area_of(run.plan, spec) for spec in specs}
     with opened(run):
         for area, flow_of_area in FLOWS.items():

@@ -13,6 +13,7 @@ from allam.artifacts import ArtifactRef, Store, withdraw
 from allam.cluster import ClusterProfile, load_profile
 from allam.errors import UserError, did_you_mean
 from allam.files import lock_path
+from allam.fits import misfits
 from allam.history import record, remade
 from allam.pipeline import Plan, StageSpec, make_plan
 from allam.recipe import load, locate
@@ -74,9 +75,12 @@ def wanted(run: Run, areas: Sequence[str], to: str | None) -> list[StageSpec]:
     return [s for s in run.plan.specs.values() if s.name in names or (s.name in needed and run.store.manifest(s.kind, s.key) is None)]
 
 
-def refuse_missing_files(run: Run, specs: Sequence[StageSpec]) -> None:
-    """Raises `UserError` before anything runs where a stage that must run lacks external files."""
-    problems = [problem for spec in specs if run.store.manifest(spec.kind, spec.key) is None for problem in spec.problems]
+def refuse_what_cannot_run(run: Run, specs: Sequence[StageSpec]) -> None:
+    """Raises `UserError` before anything runs where a stage that must run lacks external files, or is more than the cluster profile can do."""
+    to_run = [spec for spec in specs if run.store.manifest(spec.kind, spec.key) is None]
+    if unfit := misfits(run.plan, run.profile, to_run):
+        raise UserError("\n".join(unfit), f"`allam plan {run.plan.recipe.name} --cluster PROFILE` says it beforehand, too")
+    problems = [problem for spec in to_run for problem in spec.problems]
     if problems:
         raise UserError(f"the recipe {run.plan.recipe.name!r} names files that aren't there:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems)),
                         "put them there, change the paths in the recipe, or give their folder with --set data.root=/path/to/folder")
@@ -101,7 +105,7 @@ def run_stages(run: Run, areas: Sequence[str], to: str | None, force: Sequence[s
 
     withdraw_forced(run, wanted(run, areas, to), force)
     specs = wanted(run, areas, to)
-    refuse_missing_files(run, specs)
+    refuse_what_cannot_run(run, specs)
     done: dict[str, ArtifactRef] = {}
     try:
         for spec in specs:

@@ -1,0 +1,44 @@
+"""What a profile can't train is said before anything runs: in the plan, and as the run's refusal."""
+
+from __future__ import annotations
+
+import pytest
+
+from allam.cluster import ClusterProfile
+from allam.errors import UserError
+from allam.fits import misfits, state_bytes
+from allam.pipeline import make_plan
+from allam.recipe import load
+from flows.run import open_run, refuse_what_cannot_run
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_named_with_its_stage() -> None:
+    plan = make_plan(load("demo", ["train.continue.global_batch=20"]))
+    found = misfits(plan, ClusterProfile(ranks=8), plan.specs.values())
+    assert [line for line in found if line.startswith("continue: global_batch 20 doesn't divide by the 8 ranks")]
+    assert not misfits(plan, ClusterProfile(ranks=4), [plan.specs["continue"]])
+
+
+@pytest.mark.parametrize(("stage", "ranks", "precision", "gigabytes"), [
+    (0, 1, "fp32", 16), (0, 4, "fp32", 16), (1, 4, "fp32", 4 + 4 + 3), (0, 1, "bf16", 18), (1, 4, "bf16", 2 + 4 + 3), (2, 4, "bf16", 2 + 1 + 3),
+    (3, 4, "bf16", 4.5)])
+def test_the_memory_of_a_rank_follows_the_stage_of_zero(stage: int, ranks: int, precision: str, gigabytes: float) -> None:
+    assert state_bytes(1_000_000_000, precision, ClusterProfile(ranks=ranks, zero_stage=stage)) == gigabytes * 1e9
+
+
+def test_a_model_that_does_not_fit_the_devices_is_refused_until_enough_of_them_share_it() -> None:
+    plan = make_plan(load("allam_70b"))
+    eight = ClusterProfile(ranks=8, zero_stage=2, device_memory_gb=80)
+    assert "continue: weights, gradients and optimizer take" in misfits(plan, eight, [plan.specs["continue"]])[0]
+    assert misfits(plan, eight.model_copy(update={"ranks": 32, "zero_stage": 3}), [plan.specs["continue"]]) == []
+    assert misfits(plan, eight.model_copy(update={"device_memory_gb": None}), [plan.specs["continue"]]) == []
+
+
+def test_a_run_is_refused_before_its_first_stage(tmp_path) -> None:
+    profile = tmp_path / "small.yaml"
+    profile.write_text("name: small\nranks: 3\ndevice_memory_gb: 0.001\n", encoding="utf-8")
+    run = open_run("demo", [], str(profile), str(tmp_path / "store"))
+    with pytest.raises(UserError, match=r"pretrain: global_batch .* doesn't divide by the 3 ranks of the profile 'small'"):
+        refuse_what_cannot_run(run, list(run.plan.specs.values()))
+    refuse_what_cannot_run(run, [run.plan.specs["ingest"]])
+    assert not (tmp_path / "store" / "ingest").exists()
