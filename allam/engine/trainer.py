@@ -101,6 +101,8 @@ class Trainer:
         self._about, self._precision, self._global_batch = about, precision, global_batch
         if dropout:
             add_dropout(model, dropout)
+        if self.profile.activation_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps,
                                ranks=self.ranks)

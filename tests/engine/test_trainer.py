@@ -90,6 +90,20 @@ def test_a_checkpoint_of_one_zero_stage_is_resumed_by_another(tmp_path: Path, un
     assert resumed["losses"] == pytest.approx(undisturbed["losses"][3:], rel=1e-5)  # type: ignore[index]
 
 
+@pytest.mark.parametrize(("stage", "precision", "dropout"), [(0, "fp32", 0.0), (2, "bf16", 0.0), (3, "fp32", 0.0), (0, "fp32", 0.2)])
+def test_activation_checkpointing_computes_again_and_changes_no_bit(tmp_path: Path, stage: int, precision: str, dropout: float) -> None:
+    plain = RARELY.model_copy(update={"zero_stage": stage})
+    again = plain.model_copy(update={"activation_checkpointing": True})
+    results, passes = [], []
+    for name, profile in (("plain", plain), ("again", again)):
+        trainer, calls = make_trainer(tmp_path / name, 3, profile, precision, dropout=dropout), []
+        trainer._zero.module.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        results.append(train(trainer)["weights"])
+        passes.append(len(calls))
+    assert results[0] == results[1]
+    assert passes[1] == 2 * passes[0]
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3, 5])
 def test_the_micro_batch_changes_nothing_but_rounding(tmp_path: Path, undisturbed: dict[str, list[float]], micro_batch: int) -> None:
     done = train(make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"micro_batch": micro_batch})))
