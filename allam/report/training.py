@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from allam.engine.stability import count_spikes
+from allam.engine.stability import count_spikes, lost_steps
 from allam.report.lines import Line, Span, line_chart, running_mean, staged_chart
 from allam.report.read import MODELS, TRAINED, Artifacts
 from allam.report.words import COMPONENTS, LANGUAGES, compact, model_name
@@ -15,7 +15,7 @@ STAGE_NAMES = {"pretrain": "pretraining", "continue": "continued", "sft": "SFT",
 PANELS = {"pretrain": "Pretraining of the base", "continue": "Continued pretraining", "sft": "Supervised finetuning", "dpo": "Preference training (DPO)"}
 LOSSES = {"dpo": "DPO loss (nats a pair)"}
 BY_COMPONENT_FROM = 2  # one component's loss is the loss
-FEW_STEPS = 30
+FEW_STEPS, PIECES_SHOWN = 30, 40
 
 
 def loss_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
@@ -28,8 +28,18 @@ def loss_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
                 "stage": stage, "title": PANELS[stage], "steps": len(records), "tokens": tokens_of(records),
                 "spikes": count_spikes(records), "first": records[0]["loss"], "last": _mean([r["loss"] for r in records[-max(1, len(records) // 20):]]),
                 "rate": _rates(records), "speed": _median(artifacts, stage, "tokens_per_second"),
-                "utilisation": _median(artifacts, stage, "utilisation"), "loss": _loss_chart(stage, records), "norm": _norm_chart(stage, records)})
+                "utilisation": _median(artifacts, stage, "utilisation"), "loss": _loss_chart(stage, records), "norm": _norm_chart(stage, records),
+                "lost": len(lost_steps(records)), "untouched": _untouched(artifacts, stage)})
     return panels or None
+
+
+def _untouched(artifacts: Artifacts, stage: str) -> dict[str, Any] | None:
+    """New rows of the embeddings whose tokens never came in the stage's text: how many, and the first of the pieces."""
+    found = artifacts.json(stage, "untouched_rows.json")
+    if not found:
+        return None
+    pieces = [row["piece"].replace("▁", "␣") for row in found["pieces"][:PIECES_SHOWN]]
+    return {"new_rows": found["new_rows"], "pieces": len(found["pieces"]), "first": pieces, "others": len(found["special"]) + found["padding"]}
 
 
 def _mean(values: Sequence[float]) -> float:

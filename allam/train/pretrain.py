@@ -32,6 +32,7 @@ from allam.train.blame import documents_of
 from allam.train.config import PretrainStageConfig
 from allam.train.pack import COMPONENTS, HELD_OUT
 from allam.train.shape import llama_config, write_generation_config
+from allam.train.untouched import first_new_row, write_untouched
 from allam.train.windows import Windows
 
 
@@ -59,7 +60,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
         trainer.log_eval(step, step * tokens_a_step, bits_per_byte=values)
         _watch_english(trainer.profile, trainer.evals(), step)
 
-    if trainer.start_step == 0:
+    if trainer.start_step == 0 and not trainer.evals():  # a checkpoint of step 0 has it already
         evaluate(0)
     loss = _loss_by_component(windows, trainer, None if phase.attend_across_documents else tokenizer.bos_id)
     for step in trainer.steps():
@@ -78,9 +79,10 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     write_generation_config(out / "model", tokenizer)
     lost = lost_steps(rows)
     ledger = write_ledger(out, windows, phase.global_batch, lost)
+    untouched = write_untouched(out, windows, tokenizer, first_new_row(inputs.get("model")), lost, phase.global_batch)
     return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.parameters,
             "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}, "spikes": count_spikes(rows), "lost_steps": len(lost),
-            "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger}
+            "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger, "untouched_rows": untouched}
 
 
 def _check(model: PreTrainedModel, tokenizer: Tokenizer, windows: Windows) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,15 @@ class Windows:
         """Component, domain, and where in its pack sequence `i` begins and ends (its L + 1 tokens)."""
         start = int(self._window_N[i]) * self.length
         return *self.domains[self.domain_N[i]], start, start + self.length + 1
+
+    def distinct(self, sequences: NDArray[np.int64], at_once: int) -> Iterator[NDArray[Any]]:
+        """The input tokens of these sequences, which are of one domain, each window once and `at_once` windows at a time: [windows, L]."""
+        if not len(sequences):
+            return
+        tokens, numbers = self._tokens[self.domain_N[sequences[0]]], np.unique(self._window_N[sequences])
+        whole = tokens[: len(tokens) // self.length * self.length].reshape(-1, self.length)
+        for start in range(0, len(numbers), at_once):
+            yield whole[numbers[start : start + at_once]]
 
     def consumed(self, sequences: int | NDArray[np.int64]) -> dict[str, dict[str, int]]:
         """Tokens by component and domain in the first so many sequences, or in the sequences of these numbers."""

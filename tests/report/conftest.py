@@ -177,7 +177,11 @@ def _phase(run: Run, name: str, steps: int, batch: int, first: float, last: floa
     config = {"model": {"hidden_size": 128, "layers": 4}, "phase": {"tokens": steps * batch, "precision": "fp32",
               "mix": {"components": shares, "domains": {c: {d: share for d, (share, _) in rows.items()} for c, rows in domains.items()}}}}
     run.add(name, {"steps": steps}, config, 71.0 if name == "pretrain" else 122.0,
-            **{"metrics.jsonl": records, "evals.jsonl": evals, "ledger.json": ledger, **model()})
+            **{"metrics.jsonl": records, "evals.jsonl": evals, "ledger.json": ledger, **model(), **({} if name == "pretrain" else UNTOUCHED)})
+
+
+UNTOUCHED = {"untouched_rows.json": {"new_rows": 704, "pieces": [{"id": 1030, "piece": "▁كتابخانه"}, {"id": 1031, "piece": SCRIPT}], "special": ["<pad>"],
+                                     "padding": 4}}
 
 
 def model() -> dict[str, Any]:

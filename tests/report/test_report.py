@@ -134,6 +134,12 @@ def test_arabic_text_is_set_from_right_to_left_and_marked_as_arabic(run: Run, tm
     assert 'lang="en" dir="ltr">The capital of Oman is Muscat (مسقط).<' in text
 
 
+def test_new_rows_that_training_never_touched_are_named(run: Run, tmp_path: Path) -> None:
+    text = " ".join(Page(made(run, tmp_path / "out")[0]).text.split())
+    assert "Of 704 new rows of the embeddings, 2 are of pieces that never came in this stage's text: ␣كتابخانه, " in text
+    assert "5 more are special tokens and padding." in text
+
+
 def test_the_funnel_counts_every_record_once(run: Run, tmp_path: Path) -> None:
     page, summary, _ = made(run, tmp_path / "out")
     total = summary["funnel"]

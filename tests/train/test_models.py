@@ -28,6 +28,7 @@ from allam.text.tokenizer import Tokenizer
 from allam.train import export, extend, import_model, mix, pack, pretrain
 from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, ModelConfig, PackConfig, PhaseConfig, PretrainStageConfig
 from allam.train.estimate import estimate, parameters
+from allam.train.untouched import write_untouched
 from allam.train.windows import Windows
 
 LENGTH, BATCH = 16, 8
@@ -225,6 +226,43 @@ def test_a_loss_that_is_no_number_stops_training_with_the_ids_of_the_documents_i
     within = [i for i in range(len(stream)) if stream[i:i + LENGTH + 1] == planted.tolist()]
     lengths = [len(tokenizer.encode(texts[name])) + 2 for name in named]
     assert any(i < lengths[0] and i + LENGTH + 1 > len(stream) - lengths[-1] for i in within)  # none is named that the sequence doesn't touch
+
+
+def test_new_rows_that_training_never_touched_are_named(path: TrainingPath, tmp_path: Path) -> None:
+    tokenizer, windows = Tokenizer.load(path.merged), Windows(path.packs, path.order)
+    inputs = {int(token) for i in range(len(windows)) for token in windows[i][:-1]}
+    first = Tokenizer.load(path.base).vocab_size
+    counts = write_untouched(tmp_path, windows, tokenizer, first, set(), BATCH)
+    found = json.loads((tmp_path / "untouched_rows.json").read_text())
+    new = set(range(first, tokenizer.vocab_size))
+    assert {row["id"] for row in found["pieces"]} == new - inputs - set(tokenizer.special.values()) - set(range(tokenizer.vocab_size - 2, tokenizer.vocab_size))
+    assert (counts["new_rows"], counts["padding"], found["special"]) == (len(new), 2, ["<pad>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
+    assert {row["piece"] for row in found["pieces"]} < {"▁ال", "عاصمة", "▁الماء", "ية"}
+    assert 0 < counts["pieces"] == len(found["pieces"])
+    early = {int(token) for i in range(BATCH) for token in windows[i][:-1]}
+    write_untouched(tmp_path, windows, tokenizer, 0, set(range(1, len(windows) // BATCH)), BATCH)  # all steps but the first were lost
+    found = json.loads((tmp_path / "untouched_rows.json").read_text())
+    assert {row["id"] for row in found["pieces"]}.isdisjoint(early)
+    assert len(found["pieces"]) + len(found["special"]) + found["padding"] == tokenizer.vocab_size - len(early)
+    assert path.metrics["continue"]["untouched_rows"]["new_rows"] == tokenizer.vocab_size  # without papers of an extension, all are new
+
+
+def test_a_run_killed_after_its_checkpoint_of_step_0_measures_the_start_once(path: TrainingPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(6000, BOTH, on_spike="roll_back", roll_back_steps=1000))
+    inputs = {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "_loss_by_component", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain.run(config, inputs, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain.Trainer, "step", lambda *args, **more: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain.run(config, inputs, tmp_path)
+    pretrain.run(config, inputs, tmp_path)
+    assert (tmp_path / "work" / "checkpoints" / "step-00000000").is_dir()
+    assert _hash(tmp_path / "model" / "model.safetensors") == _hash(path.continued / "model" / "model.safetensors")
+    assert (tmp_path / "evals.jsonl").read_text() == (path.continued / "evals.jsonl").read_text()
 
 
 def test_the_exported_folder_loads_in_transformers_and_answers_alike(path: TrainingPath) -> None:
