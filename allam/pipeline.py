@@ -75,9 +75,9 @@ STAGES: dict[str, Stage] = {
     "pack": Stage("train", "allam.train.pack", PackConfig, makes=("packs/*/*/tokens.bin", "packs/*/*/index.npy")),
     "mix": Stage("train", "allam.train.mix", MixStageConfig, makes=("plan.json", "order_*.npy")),
     "import_model": Stage("train", "allam.train.import_model", ImportConfig, makes=_MODEL),
-    "pretrain": Stage("train", "allam.train.pretrain", PretrainStageConfig, version=3, ranks=True, makes=_MODEL),
-    "extend": Stage("train", "allam.train.extend", ExtendConfig, makes=_MODEL),
-    "continue": Stage("train", "allam.train.pretrain", PretrainStageConfig, version=3, ranks=True, makes=_MODEL),
+    "pretrain": Stage("train", "allam.train.pretrain", PretrainStageConfig, version=4, ranks=True, makes=_MODEL),
+    "extend": Stage("train", "allam.train.extend", ExtendConfig, version=2, makes=_MODEL),
+    "continue": Stage("train", "allam.train.pretrain", PretrainStageConfig, version=4, ranks=True, makes=_MODEL),
     "curate": Stage("align", "allam.align.curate", CurateConfig, makes=("sft.jsonl",)),
     "sft": Stage("align", "allam.align.sft", SftConfig, ranks=True, makes=_MODEL),
     "sample": Stage("align", "allam.align.sample", SampleConfig, device=True, makes=("candidates.jsonl",)),
@@ -313,7 +313,10 @@ def _train(plan: Plan, files: FileTable) -> list[str]:
                         {"tokenizer": tokenizer, "pack": packed, "mix": "mix_base", "held_out": "pack"})
     trained = [base]
     if not train.from_scratch:
-        trained.append(plan.add("extend", train.extend, {"model": base, "base_tokenizer": "base_tokenizer", "tokenizer": "merged_tokenizer"}))
+        extended, inputs = train.extend, {"model": base, "base_tokenizer": "base_tokenizer", "tokenizer": "merged_tokenizer"}
+        if extended.method == "translation":
+            extended, inputs = extended.model_copy(update={"held_out": recipe.data.held_out}), inputs | corpus
+        trained.append(plan.add("extend", extended, inputs))
     plan.add("mix", _mix(train.continued), {"pack": "pack"})
     plan.add("continue", PretrainStageConfig(model=train.model, phase=train.continued),
              {"model": trained[-1], "tokenizer": "merged_tokenizer", "pack": "pack", "mix": "mix", "held_out": "pack"})

@@ -71,6 +71,11 @@ def save_model(folder: Path, config: PretrainedConfig, weights: Iterable[tuple[s
     written.append(_write(folder, len(written), shards.pop()))
     _name_shards(folder, written, total)
     config.dtype = dtype
+    describe_model(folder, config, tokenizer)
+
+
+def describe_model(folder: Path, config: PretrainedConfig, tokenizer: Path) -> None:
+    """Writes what a model's folder needs beside its weights: the configuration, and the tokenizer's files."""
     config.architectures = config.architectures or ["LlamaForCausalLM"]
     config.save_pretrained(folder)
     for name in TOKENIZER_FILES:
@@ -101,10 +106,10 @@ def flops_per_token(config: PretrainedConfig, parameters: int, sequence_length: 
     return 6.0 * (parameters - looked_up) + 6.0 * config.num_hidden_layers * config.hidden_size * sequence_length
 
 
-def save_generation_config(folder: Path, eos_ids: list[int], bos_id: int, pad_id: int | None) -> None:
-    """Which tokens end a generation; greedy by default, so that a run can be repeated."""
+def save_generation_config(folder: Path, eos_ids: list[int], bos_id: int, pad_id: int | None, never: list[int] | None = None) -> None:
+    """Which tokens end a generation, and which `generate` must `never` give; greedy by default, so that a run can be repeated."""
     ends = eos_ids if len(eos_ids) > 1 else eos_ids[0]
-    GenerationConfig(bos_token_id=bos_id, eos_token_id=ends, pad_token_id=pad_id, do_sample=False).save_pretrained(folder)
+    GenerationConfig(bos_token_id=bos_id, eos_token_id=ends, pad_token_id=pad_id, suppress_tokens=never or None, do_sample=False).save_pretrained(folder)
 
 
 def tensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:

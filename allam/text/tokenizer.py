@@ -36,7 +36,7 @@ _LEARNT_TOGETHER = 256  # parts; SentencePiece takes longer for a part of a long
 
 
 class Tokenizer:
-    """A SentencePiece model with its special tokens. `vocab_size` counts all rows of a model's embedding, padding rows included."""
+    """A SentencePiece model with its special tokens. `vocab_size` counts all rows of a model's embedding, those of `padding` included."""
 
     def __init__(self, model: bytes) -> None:
         proto = model_pb2.ModelProto()
@@ -47,6 +47,7 @@ class Tokenizer:
         kinds = model_pb2.ModelProto.SentencePiece
         self.special: dict[str, int] = {p.piece: i for i, p in enumerate(proto.pieces)
                                         if p.type in (kinds.CONTROL, kinds.UNKNOWN) and not is_padding(p.piece)}
+        self.padding = [i for i, p in enumerate(proto.pieces) if p.type == kinds.CONTROL and is_padding(p.piece)]
         self.bos_id, self.eos_id = self._required(BOS), self._required(EOS)
         self.pad_id: int | None = self.special.get(PAD)
         self._prefix = " " if proto.normalizer_spec.add_dummy_prefix else ""

@@ -124,8 +124,16 @@ class PhaseConfig(Section):
 class ExtendConfig(Section):
     """New rows of the embeddings for the new tokens (§2.2)."""
 
-    method: Literal["mean", "random"] = paper("2.2, Figure 5", "`mean` of the old rows of a new piece's old tokens, or `random` for the ablation", "mean")
-    seed: int = assumed("any", "seed of `random`", 0)
+    method: Literal["mean", "random", "exponential", "translation"] = paper(
+        "2.2, Figure 5", "`mean` of the old rows of a new piece's old tokens, or `random` for the ablation; `exponential` (Nakash et al. 2025) weights "
+        "them by position; `translation` (after Remy et al. 2024) takes those of the English pieces that a new piece translates", "mean")
+    seed: int = assumed("any", "seed of `random`, and of the pairs of `translation`", 0)
+    base_padding_rows: int = assumed("most bases have none", "rows of an imported base beyond its tokenizer's pieces that only pad it; they are dropped", 0,
+                                     ge=0)
+    logits_below: int = assumed("loading a model for a check takes 4 bytes a parameter", "models with fewer parameters prove that their old logits are "
+                                "unchanged", 2_000_000_000, ge=0)
+    max_pairs: int = assumed("a few thousand pieces meet most words", "pairs of lines that `translation` learns from, at most", 50_000, ge=1)
+    held_out: HeldOut = planned("taken from data.held_out where `translation` reads the corpus", "documents that it must not read", HeldOut())
 
 
 class ImportConfig(Section):

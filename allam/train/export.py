@@ -1,8 +1,8 @@
 """A model as a folder that transformers, vLLM and others load: weights, tokenizer, chat template, generation config, model card, recipe.
 
 The stage exports the recipe's final model; `allam export RECIPE --stage continue --step 1000 --to FOLDER` that of any training stage, finished or not,
-or of any checkpoint of it. Greedy answers of the exported folder, through transformers' `generate`, are compared with those of the engine's own
-sampler on the model that went in, token by token.
+or of any checkpoint of it. The tensors of the exported folder are compared with those of the model that went in, bit by bit, and its greedy answers, through
+transformers' `generate`, with those of the engine's own sampler, token by token.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from allam.text.tokenizer import Tokenizer
 from allam.train import card
 from allam.train.card import Origin
 from allam.train.shape import write_generation_config
+from allam.train.shards import Shards
 
 PROMPTS = ("The capital of", "عاصمة", "Water is", "الماء")
 NEW_TOKENS = 16
@@ -46,12 +47,24 @@ def export(origin: Origin, tokenizer_folder: Path, target: Path) -> dict[str, An
     tokenizer = Tokenizer.load(tokenizer_folder)
     source = _Finished(origin.artifact) if origin.step is None else _Checkpoint(origin, tokenizer)
     save_model(target, source.config, source.weights(), tokenizer_folder)
+    _check_tensors(source, target)
     write_generation_config(target, tokenizer)
     _never_say(target, tokenizer)
     card.write(target, origin, source.config, tokenizer)
     prompts = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in PROMPTS]
     compared = _compare(source, target, tokenizer, prompts, device)
     return {"files": sorted(path.name for path in target.iterdir()), "greedy_tokens_compared": compared}
+
+
+def _check_tensors(source: _Finished | _Checkpoint, target: Path) -> None:
+    written = Shards(target)
+    names = set()
+    for name, tensor in source.weights():
+        names.add(name)
+        if name not in written.places or not torch.equal(tensor.flatten().view(torch.uint8), written.load(name).flatten().view(torch.uint8)):
+            raise StageFailed(f"{name} of the exported model differs from the model that went in", "report this as a bug")
+    if more := sorted(written.places.keys() - names):
+        raise StageFailed(f"the exported model holds {more[0]}, which the model that went in lacks", "report this as a bug")
 
 
 class _Finished:

@@ -1,133 +1,150 @@
 """New rows of the embeddings for the new tokens: the mean of the old rows of a piece's old tokens, input and output (paper §2.2, Figure 5).
 
 A piece such as `▁كتاب` is spelled out by the base tokenizer into pieces that the base model knows; its new rows are their mean, so that continued
-training begins close to what the base made of the same text. Specials and padding rows have no spelling: they get the mean of all old rows.
-`random` (the paper's ablation) draws from the normal distribution of the old rows' mean and covariance. Old rows keep every bit, and that is
-checked on what was written. Alone: `allam stage extend --recipe demo`.
+training begins close to what the base made of the same text. Other methods stand in `allam/train/new_rows.py`. Weights are handled shard by shard
+(`allam/train/shards.py`), and `proof.json` says what was checked of what was written (`allam/train/extend_proof.py`).
+Alone: `allam stage extend --recipe demo`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
-import torch
-from safetensors import safe_open
-from sentencepiece import sentencepiece_model_pb2 as model_pb2
+from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
+from transformers import PretrainedConfig
 
+from allam.artifacts import write_json
+from allam.chat.tokens import CHAT_SPECIALS, is_padding
 from allam.engine.device import compute_device
-from allam.engine.model import load_config, load_model, save_model, tensors_of
-from allam.errors import StageFailed, UserError
-from allam.text.tokenizer import MODEL_FILE, Tokenizer
+from allam.engine.model import describe_model, load_config
+from allam.errors import UserError
+from allam.text.tokenizer import MODEL_FILE, SPACE, Tokenizer
+from allam.train import alignment, extend_proof, new_rows
 from allam.train.config import ExtendConfig
 from allam.train.shape import write_generation_config
+from allam.train.shards import Change, Shards, lengthen
 
-MATRICES = ("model.embed_tokens.weight", "lm_head.weight")  # Llama's, Qwen's and Mistral's names
-LOGITS_CHECKED_BELOW = 2_000_000_000  # parameters; above, two models in memory are too much for a check
-PROMPT_TOKENS = 64
+model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
+
+INPUT, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"  # Llama's, Qwen's and Mistral's names
+TYPES = ("F32", "BF16", "F16")
+PROOF = "proof.json"
 
 
 def run(config: ExtendConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Extends the input `model` from the input `base_tokenizer` to the input `tokenizer`."""
+    """Extends the input `model` from the input `base_tokenizer` to the input `tokenizer`; `translation` reads `natural` and `translated` too."""
     compute_device()
-    base, merged = Tokenizer.load(inputs["base_tokenizer"]), Tokenizer.load(inputs["tokenizer"])
     spellings = spell_new_pieces(inputs["base_tokenizer"], inputs["tokenizer"])
-    source, target = inputs["model"] / "model", out / "model"
-    model_config = load_config(source)
-    if model_config.vocab_size < base.vocab_size:
-        raise UserError(f"the model has {model_config.vocab_size} rows, fewer than its tokenizer's {base.vocab_size} pieces",
-                        "give the tokenizer that the model was trained with")
+    base, merged = Tokenizer.load(inputs["base_tokenizer"]), Tokenizer.load(inputs["tokenizer"])
+    source, target = Shards(inputs["model"] / "model"), out / "model"
+    model_config = load_config(source.folder)
+    matrices = check_base(source, model_config, base.vocab_size, config.base_padding_rows)
+    tied = bool(model_config.tie_word_embeddings)
+    aligned = alignment.translations(config, inputs, base, merged, base.vocab_size) if config.method == "translation" else []
+    weights = _weights(config.method, matrices, tied, spellings, aligned)
+
+    lengthen(source, target, {name: Change(base.vocab_size, len(spellings), _new_rows(source, name, base.vocab_size, weights[name], config, tied))
+                              for name in matrices})
     model_config.vocab_size, model_config.pad_token_id = merged.vocab_size, merged.pad_id
-    weights = _extended(source, base.vocab_size, spellings, config)
-    save_model(target, model_config, weights, inputs["tokenizer"])
+    describe_model(target, model_config, inputs["tokenizer"])
     write_generation_config(target, merged)
-    difference = check(source, target, base.vocab_size)
+    extension = extend_proof.Extension(source, Shards(target), base, merged, weights, config.method, tied)
+    proof = extend_proof.prove(extension, config.logits_below)
+    write_json(out / PROOF, proof)
     spelled = [len(ids) for ids in spellings if ids]
     return {"method": config.method, "old_rows": base.vocab_size, "new_rows": len(spellings), "rows_without_spelling": len(spellings) - len(spelled),
-            "mean_old_tokens_of_a_new_piece": round(sum(spelled) / max(1, len(spelled)), 4), "largest_logit_difference": difference}
+            "mean_old_tokens_of_a_new_piece": round(sum(spelled) / max(1, len(spelled)), 4), "proof": proof}
+
+
+def check_base(source: Shards, config: PretrainedConfig, pieces: int, padding_rows: int) -> list[str]:
+    """The names of the matrices with a row for each id. Raises `UserError` where they don't fit each other, the configuration or the tokenizer."""
+    tied = config.tie_word_embeddings
+    missing = [name for name in ((INPUT,) if tied else (INPUT, OUTPUT)) if name not in source.places]
+    if missing:
+        raise UserError(f"{source.folder} has no tensor {missing[0]} (tie_word_embeddings is {str(tied).lower()} in its config.json)",
+                        "give a whole, unquantised checkpoint of a model built like Llama, Mistral or Qwen")
+    matrices = [name for name in (INPUT, OUTPUT) if name in source.places]
+    rows = {name: source.places[name].shape[0] for name in matrices}
+    for name in matrices:
+        place = source.places[name]
+        if place.dtype not in TYPES or len(place.shape) != 2:
+            raise UserError(f"{place.path}: {name} is {place.dtype} of shape {list(place.shape)}, not a matrix in {', '.join(TYPES)}",
+                            "give the model as it was trained, before any quantisation")
+    if len({*rows.values(), config.vocab_size}) > 1 or len({source.places[name].shape for name in matrices}) > 1:
+        raise UserError(f"{source.folder}: rows don't agree: {', '.join(f'{name} {list(source.places[name].shape)}' for name in matrices)}, "
+                        f"vocab_size {config.vocab_size} in config.json", "download the model again, or export it anew with the tool that resized it")
+    if more := sorted(name for name in source.places if name.startswith("lm_head.") and name != OUTPUT):
+        raise UserError(f"{source.folder} has {more[0]}, with a value for each id that would have to grow too", "give a model whose output layer has no bias")
+    if tied and len(matrices) == 2 and not source.load(INPUT).equal(source.load(OUTPUT)):
+        raise UserError(f"{source.folder}: config.json ties input and output embeddings, and {OUTPUT} differs from {INPUT}",
+                        "set tie_word_embeddings to what the model was trained with")
+    if config.vocab_size < pieces:
+        raise UserError(f"the model has {config.vocab_size} rows, fewer than its tokenizer's {pieces} pieces",
+                        "give the tokenizer that the model was trained with")
+    if config.vocab_size != pieces + padding_rows:
+        raise UserError(f"the model has {config.vocab_size} rows for its tokenizer's {pieces} pieces and {padding_rows} padding rows: it is padded, "
+                        "or extended already",
+                        f"if its last {config.vocab_size - pieces} rows only pad it, set train.extend.base_padding_rows={config.vocab_size - pieces}; if they "
+                        "are tokens of another extension, give the model as it was before that")
+    return matrices
 
 
 def spell_new_pieces(base_folder: Path, merged_folder: Path) -> list[list[int]]:
     """For each id that only the merged tokenizer has, the base's ids of its text; empty for specials and padding rows.
 
-    Raises `UserError` where the base's ids mean something else in the merged tokenizer.
+    Raises `UserError` where the merged tokenizer is no extension of the base, or the base is extended already.
     """
-    base_proto, merged_proto = model_pb2.ModelProto(), model_pb2.ModelProto()  # type: ignore[attr-defined]
+    base_proto, merged_proto = model_pb2.ModelProto(), model_pb2.ModelProto()
     base_proto.ParseFromString((base_folder / MODEL_FILE).read_bytes())
     merged_proto.ParseFromString((merged_folder / MODEL_FILE).read_bytes())
-    for i, (old, new) in enumerate(zip(base_proto.pieces, merged_proto.pieces, strict=False)):
-        if old.piece != new.piece:
-            raise UserError(f"id {i} is {old.piece!r} in the base tokenizer and {new.piece!r} in the merged one", "merge again from this base tokenizer")
+    _check_tokenizers([p.piece for p in base_proto.pieces], [p.piece for p in merged_proto.pieces])
     spec = base_proto.normalizer_spec  # a piece is spelled as it stands: no space is put before it or taken away
     spec.add_dummy_prefix, spec.remove_extra_whitespaces = False, False
     base = sentencepiece.SentencePieceProcessor(model_proto=base_proto.SerializeToString())
-    normal = model_pb2.ModelProto.SentencePiece.NORMAL  # type: ignore[attr-defined]
-    return [base.encode(p.piece.replace("▁", " ")) if p.type == normal else [] for p in merged_proto.pieces[len(base_proto.pieces):]]
+    normal = model_pb2.ModelProto.SentencePiece.NORMAL
+    return [base.encode(p.piece.replace(SPACE, " ")) if p.type == normal else [] for p in merged_proto.pieces[len(base_proto.pieces):]]
 
 
-def new_rows(old_VD: Tensor, spellings: list[list[int]], method: str, seed: int) -> Tensor:
-    """The rows for the new ids, in the old ones' type; computed in double precision."""
-    rows_VD = old_VD.double()
-    if method == "random":
-        return _random_rows(rows_VD, len(spellings), seed).to(old_VD.dtype)
-    average = rows_VD.mean(dim=0)
-    return torch.stack([rows_VD[ids].mean(dim=0) if ids else average for ids in spellings]).to(old_VD.dtype)
+def _check_tokenizers(base: list[str], merged: list[str]) -> None:
+    extended = [piece for piece in base if piece in CHAT_SPECIALS or is_padding(piece)]
+    if extended:
+        raise UserError(f"the base tokenizer is extended already: it holds {extended[0]!r}", "give the base's own tokenizer and model, from before that")
+    for i, (old, new) in enumerate(zip(base, merged, strict=False)):
+        if old != new:
+            raise UserError(f"id {i} is {old!r} in the base tokenizer and {new!r} in the merged one", "merge again from this base tokenizer")
+    twice = [piece for piece, count in Counter(merged).items() if count > 1]
+    if twice:
+        raise UserError(f"the merged tokenizer holds {twice[0]!r} twice, so one of its rows could never be met", "merge again, each piece once")
+    if len(merged) <= len(base):
+        raise UserError(f"the merged tokenizer has {len(merged)} pieces and the base's {len(base)}: nothing is added",
+                        "give the merged tokenizer's folder as `tokenizer` and the base's as `base_tokenizer`")
 
 
-def _random_rows(rows_VD: Tensor, count: int, seed: int) -> Tensor:
-    """`count` draws from the normal distribution with the rows' mean and covariance."""
-    centred_VD = rows_VD - rows_VD.mean(dim=0)
-    generator = torch.Generator().manual_seed(seed)
-    noise_NV = torch.randn(count, len(rows_VD), generator=generator, dtype=torch.float64)
-    return rows_VD.mean(dim=0) + noise_NV @ centred_VD / len(rows_VD) ** 0.5
+def _weights(method: str, matrices: list[str], tied: bool, spellings: list[list[int]], aligned: new_rows.Weights) -> dict[str, new_rows.Weights]:
+    """The shares of old rows in the new rows, by matrix; those of `random` only say which ids have text."""
+    if method == "exponential":
+        inward, outward = (new_rows.exponential_weights(spellings, sign * new_rows.STEEPNESS) for sign in (1, -1))
+        return dict.fromkeys(matrices, new_rows.mixed(inward, outward)) if tied else {INPUT: inward, OUTPUT: outward}
+    mean = new_rows.mean_weights(spellings)
+    found = [learnt or spelled for learnt, spelled in zip(aligned, mean, strict=True)] if method == "translation" else mean
+    return dict.fromkeys(matrices, found)
 
 
-def _extended(source: Path, old_rows: int, spellings: list[list[int]], config: ExtendConfig) -> Iterator[tuple[str, Tensor]]:
-    """The model's tensors one by one, the two embedding matrices with their new rows."""
-    for name, tensor in tensors_of(source):
-        if name in MATRICES:
-            seed = config.seed + int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
-            tensor = torch.cat([tensor[:old_rows], new_rows(tensor[:old_rows], spellings, config.method, seed)])
-        yield name, tensor
-
-
-def check(source: Path, target: Path, old_rows: int) -> float | None:
-    """Compares what was written with the base: all old values bit by bit, and for models that fit, the logits of old ids on old ids.
-
-    Returns the largest difference of a logit (None where not measured); raises `StageFailed` where the extension changed anything old.
-    """
-    before, after = _all_tensors(source), _all_tensors(target)
-    if set(before) != set(after):
-        raise StageFailed(f"the extended model has other tensors than the base: {sorted(set(before) ^ set(after))}", "report this as a bug")
-    parameters = 0
-    for name, read in before.items():
-        old, new = read(), after[name]()
-        parameters += old.numel()
-        if name in MATRICES:
-            old, new = old[:old_rows], new[:old_rows]
-        if not torch.equal(old, new):
-            raise StageFailed(f"the extension changed old values of {name}", "report this as a bug")
-    if parameters > LOGITS_CHECKED_BELOW:
-        return None
-    ids = torch.arange(old_rows)[torch.linspace(0, old_rows - 1, PROMPT_TOKENS).long()].unsqueeze(0)
-    with torch.no_grad():
-        old_logits = load_model(source)(ids).logits[..., :old_rows]
-        new_logits = load_model(target)(ids).logits[..., :old_rows]
-    difference = float((old_logits - new_logits).abs().max())
-    if difference > 1e-4 * float(old_logits.abs().max()) + 1e-6:  # a wider matrix may be summed in another order, no more
-        raise StageFailed(f"logits of old tokens differ by {difference} after the extension", "report this as a bug")
-    return difference
-
-
-def _all_tensors(folder: Path) -> dict[str, Any]:
-    """Readers of all tensors of a model's folder by name."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        handle = safe_open(path, framework="pt")
-        for name in handle.keys():  # noqa: SIM118 - not a dict
-            found[name] = lambda handle=handle, name=name: handle.get_tensor(name)
-    return found
+def _new_rows(source: Shards, name: str, kept: int, weights: new_rows.Weights, config: ExtendConfig, tied: bool) -> Iterator[Tensor]:
+    """The matrix's new rows in blocks. Nothing is read before the first is asked for, so that one matrix at a time is in memory."""
+    old_VD = source.load(name)[:kept]
+    average = new_rows.mean_row(old_VD)
+    if not average.isfinite().all():
+        raise UserError(f"{source.places[name].path}: {name} holds values that are no numbers, and so would the new rows",
+                        "give a sound checkpoint: this one is damaged, or its training diverged")
+    if config.method == "random":
+        seed = config.seed + int.from_bytes(hashlib.blake2b((INPUT if tied else name).encode(), digest_size=4).digest(), "big")
+        yield from new_rows.random_rows(old_VD, average, [bool(shares) for shares in weights], seed)
+    else:
+        yield from new_rows.weighted_rows(old_VD, average, weights)

@@ -1,21 +1,22 @@
 """An existing base model, such as Llama 2, instead of one pretrained here (paper §2.2): from a folder or from the hub, safetensors only.
 
 A folder lies below the data root and its files are checked against the plan's checksums. A hub's model needs a revision and is downloaded only
-where the hub is allowed (HF_HUB_OFFLINE and HF_HOME are honoured). No code of the model's runs, no pickle is opened.
+where the hub is allowed (HF_HUB_OFFLINE and HF_HOME are honoured). No code of the model's runs, no pickle is opened. What was written is compared
+with what was read, byte by byte.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from allam.engine.model import load_config, save_model, tensors_of
+from allam.engine.model import load_config, save_model
 from allam.errors import StageFailed, UserError
 from allam.files import MISSING, check_file
 from allam.text.tokenizer import Tokenizer
 from allam.train.config import ImportConfig
 from allam.train.shape import write_generation_config
+from allam.train.shards import Shards, changed_tensors
 
 WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
@@ -25,18 +26,17 @@ def run(config: ImportConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     files = [ref for ref in config.files if ref.sha256 != MISSING]
     source = _from_folder(config, inputs["root"]) if files else _from_hub(config)
+    shards = Shards(source)
     model_config = load_config(source)
-    weights = sorted(source.glob("*.safetensors"))
-    if not weights:
-        raise UserError(f"{source} holds no safetensors", "convert the weights to safetensors first; pickles are never opened")
     if model_config.vocab_size < tokenizer.vocab_size:
         raise UserError(f"the model {config.model!r} has {model_config.vocab_size} rows, its tokenizer {tokenizer.vocab_size} pieces",
                         "give tokenizer.base.model the tokenizer that this model was trained with")
-    _check_index(source, weights)
-    save_model(out / "model", model_config, tensors_of(source), inputs["tokenizer"])
+    save_model(out / "model", model_config, shards.tensors(), inputs["tokenizer"])
     write_generation_config(out / "model", tokenizer)
-    parameters = sum(tensor.numel() for _, tensor in tensors_of(source))
-    return {"model": config.model, "revision": config.revision, "parameters": parameters, "vocab_size": model_config.vocab_size}
+    changed = next(changed_tensors(shards, Shards(out / "model")), None)
+    if changed is not None:
+        raise StageFailed(f"{changed} differs from the model's own after the import", "report this as a bug")
+    return {"model": config.model, "revision": config.revision, "parameters": shards.parameters, "vocab_size": model_config.vocab_size}
 
 
 def _from_folder(config: ImportConfig, root: Path) -> Path:
@@ -57,12 +57,3 @@ def _from_hub(config: ImportConfig) -> Path:
     except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise StageFailed(f"{config.model} at {config.revision} could not be had from the hub: {str(error).splitlines()[0]}",
                           "download it where there is internet (huggingface-cli download) and give its folder, or unset HF_HUB_OFFLINE") from None
-
-
-def _check_index(source: Path, weights: list[Path]) -> None:
-    """Every shard that the index names must be there."""
-    for index in source.glob("*.safetensors.index.json"):
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing = sorted(named - {path.name for path in weights})
-        if missing:
-            raise UserError(f"{source} lacks {', '.join(missing)}, named in {index.name}", "download the missing shards")

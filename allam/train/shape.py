@@ -25,6 +25,6 @@ def llama_config(shape: ModelConfig, tokenizer: Tokenizer) -> LlamaConfig:
 
 
 def write_generation_config(folder: Path, tokenizer: Tokenizer) -> None:
-    """Generation ends at `</s>`, and at `<|end|>` where the tokenizer has it."""
+    """Generation ends at `</s>`, and at `<|end|>` where the tokenizer has it; padding rows are never given."""
     ends = [tokenizer.eos_id, *([tokenizer.special[END]] if END in tokenizer.special else [])]
-    save_generation_config(folder, ends, tokenizer.bos_id, tokenizer.pad_id)
+    save_generation_config(folder, ends, tokenizer.bos_id, tokenizer.pad_id, tokenizer.padding)

@@ -162,7 +162,7 @@ def test_old_rows_keep_every_bit_and_new_rows_are_the_mean_of_their_spelling(pat
     assert ("lm_head.weight" in old) is not path.tied
     for name, before in old.items():
         after = new[name]
-        if name not in extend.MATRICES:
+        if name not in (extend.INPUT, extend.OUTPUT):
             assert torch.equal(before, after)
             continue
         assert after.shape[0] == merged.vocab_size
@@ -178,18 +178,6 @@ def test_an_inner_piece_is_spelled_without_a_space_before_it(base_tokenizer: Pat
     assert "".join(base.pieces(spelled[1])) == "".join(f"<0x{b:02X}>" for b in "عاصمة".encode())
     assert base.pieces(spelled[0])[0].startswith("▁")
     assert spelled[4:] == [[]] * 7
-
-
-def test_the_logits_of_old_ids_are_equal_after_the_extension(path: TrainingPath) -> None:
-    assert path.metrics["extend"]["largest_logit_difference"] <= 1e-6
-
-
-def test_random_rows_have_the_old_rows_mean_and_covariance() -> None:
-    old = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 0.5, 3.0]) + 1
-    drawn = extend.new_rows(old, [[]] * 20_000, "random", seed=1)
-    assert torch.allclose(drawn.mean(0), old.mean(0), atol=0.1)
-    assert torch.allclose(drawn.T.cov(), old.T.cov(correction=0), atol=0.3)
-    assert torch.equal(drawn, extend.new_rows(old, [[]] * 20_000, "random", seed=1))
 
 
 def test_a_model_of_another_tokenizer_is_refused(path: TrainingPath, tmp_path: Path) -> None:
