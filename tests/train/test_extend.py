@@ -328,7 +328,7 @@ def test_memory_stays_within_one_and_a_half_times_the_largest_shard(tmp_path: Pa
     assert len(shards) == 6
     assert sum(path.stat().st_size for path in shards) > 5 * largest
     done = subprocess.run([sys.executable, "-m", "bench.extend", str(tmp_path), str(tmp_path / "out")], cwd=CODE, capture_output=True, text=True,
-                          check=False, env=os.environ | {"PYTHONPATH": str(CODE)})
+                          check=False, env=os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.splitlines()[-1])  # resident memory, mapped files included, beyond that after the imports
     matrix = 16_000 * 2048 * 2
