@@ -47,12 +47,12 @@ def export(origin: Origin, tokenizer_folder: Path, target: Path) -> dict[str, An
     tokenizer = Tokenizer.load(tokenizer_folder)
     source = _Finished(origin.artifact) if origin.step is None else _Checkpoint(origin, tokenizer)
     save_model(target, source.config, source.weights(), tokenizer_folder)
-    _check_tensors(source, target)
     write_generation_config(target, tokenizer)
     _never_say(target, tokenizer)
     card.write(target, origin, source.config, tokenizer)
     prompts = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in PROMPTS]
     compared = _compare(source, target, tokenizer, prompts, device)
+    _check_tensors(source, target)
     return {"files": sorted(path.name for path in target.iterdir()), "greedy_tokens_compared": compared}
 
 

@@ -320,6 +320,16 @@ def test_export_and_import_again_change_nothing(extending: Extending, tied: bool
         assert set(Tokenizer.load(extending.merged).padding) <= set(never)
 
 
+def test_an_export_that_answers_alike_with_other_weights_is_refused(extending: Extending, monkeypatch: pytest.MonkeyPatch) -> None:
+    extended, out = extending.run(extending.model()), extending.root / "exported"
+    out.mkdir()
+    save = export.save_model
+    monkeypatch.setattr(export, "save_model", lambda folder, config, weights, *rest: save(
+        folder, config, ((name, value * 2 if name == extend.OUTPUT else value) for name, value in weights), *rest))
+    with pytest.raises(StageFailed, match=r"lm_head.weight of the exported model differs from the model that went in"):
+        export.run(None, {"model": extended, "tokenizer": extending.merged}, out)  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_memory_stays_within_one_and_a_half_times_the_largest_shard(tmp_path: Path) -> None:
     base, merged = _checkpoint.tokenizers(tmp_path, 16_000, 16_000)
