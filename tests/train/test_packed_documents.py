@@ -103,7 +103,7 @@ def test_the_ledger_sums_what_was_planned_and_what_training_consumed(store: Stor
     assert {(row["language"], row["kind"], row["domain"]) for row in planned} == {
         ("en", "natural", "web"), ("en", "natural", "math"), ("ar", "natural", "web"), ("ar", "translated", "web")}
     assert all(row["consumed"] is None for row in planned)
-    write_ledger(tmp_path, Windows(store.folder("pack", "p" * 16), folder))
+    write_ledger(tmp_path, Windows(store.folder("pack", "p" * 16), folder), global_batch=1, lost=set())
     sums = ledger_sums(ledger_rows("continue", mixed, tmp_path))
     total = sums[-1]
     assert (total["language"], total["kind"], total["domain"]) == ("all", "all", "all")
