@@ -14,6 +14,7 @@ import numpy as np
 
 from allam.artifacts import JOB, read_manifest
 from allam.audit.packed import packed_documents
+from allam.errors import ArtifactError
 from allam.train.pack import INDEX, PACKS
 from allam.train.windows import Windows
 
@@ -35,20 +36,22 @@ def _places(windows: Windows, pack: Path, sequence: int) -> list[Place]:
 
 
 def _ids(pack: Path, wanted: set[Place]) -> dict[Place, str]:
-    manifest = read_manifest(pack)
-    if manifest is None or not (pack / JOB).is_file():
-        return {}
-    paths = json.loads((pack / JOB).read_text(encoding="utf-8"))["paths"]
+    """The ids of the wanted places; of none or some where the pack's papers or its corpus are gone, since the error to be told is another one."""
     found: dict[Place, str] = {}
     passed: dict[tuple[str, str], int] = {}
-    for row in packed_documents(manifest, [Path(paths[name]) for name in ("natural", "translated")]):
-        if row["held_out"]:
-            continue
-        name = (row["component"], row["domain"])
-        place = (*name, passed.get(name, 0))
-        passed[name] = place[2] + 1
-        if place in wanted:
-            found[place] = row["id"]
-            if len(found) == len(wanted):
-                break
+    try:
+        manifest = read_manifest(pack)
+        paths = json.loads((pack / JOB).read_text(encoding="utf-8"))["paths"]
+        for row in packed_documents(manifest, [Path(paths[name]) for name in ("natural", "translated")]) if manifest else ():
+            if row["held_out"]:
+                continue
+            name = (row["component"], row["domain"])
+            place = (*name, passed.get(name, 0))
+            passed[name] = place[2] + 1
+            if place in wanted:
+                found[place] = row["id"]
+                if len(found) == len(wanted):
+                    break
+    except (OSError, ArtifactError) as error:
+        print(f"the ids of the documents can't be found: {error}", flush=True)
     return found

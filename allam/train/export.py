@@ -47,6 +47,8 @@ def export(origin: Origin, tokenizer_folder: Path, target: Path) -> dict[str, An
     tokenizer = Tokenizer.load(tokenizer_folder)
     source = _Finished(origin.artifact) if origin.step is None else _Checkpoint(origin, tokenizer)
     save_model(target, source.config, source.weights(), tokenizer_folder)
+    for shard in target.glob("*.safetensors"):
+        shard.chmod((target / "config.json").stat().st_mode)  # safetensors writes files that only their owner reads
     write_generation_config(target, tokenizer)
     _never_say(target, tokenizer)
     card.write(target, origin, source.config, tokenizer)

@@ -132,5 +132,6 @@ def test_large_models_are_exported_in_shards(trained: Trained, tmp_path: Path, m
     export.export(Origin(trained.artifact, 20), trained.tokenizer, tmp_path / "model")
     shards = sorted((tmp_path / "model").glob("model-*-of-*.safetensors"))
     assert len(shards) > 1
+    assert {shard.stat().st_mode & 0o777 for shard in shards} == {(tmp_path / "model" / "config.json").stat().st_mode & 0o777}
     named = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())["weight_map"]
     assert {name for shard in shards for name in load_file(shard)} == set(named)

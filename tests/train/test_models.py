@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -26,6 +27,7 @@ from allam.files import FileTable
 from allam.section import HeldOut
 from allam.text.tokenizer import Tokenizer
 from allam.train import export, extend, import_model, mix, pack, pretrain
+from allam.train.blame import documents_of
 from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, ModelConfig, PackConfig, PhaseConfig, PretrainStageConfig
 from allam.train.estimate import estimate, parameters
 from allam.train.untouched import write_untouched
@@ -214,6 +216,14 @@ def test_a_loss_that_is_no_number_stops_training_with_the_ids_of_the_documents_i
     within = [i for i in range(len(stream)) if stream[i:i + LENGTH + 1] == planted.tolist()]
     lengths = [len(tokenizer.encode(texts[name])) + 2 for name in named]
     assert any(i < lengths[0] and i + LENGTH + 1 > len(stream) - lengths[-1] for i in within)  # none is named that the sequence doesn't touch
+
+
+def test_where_the_corpus_is_gone_documents_are_named_by_their_place_in_the_pack(path: TrainingPath) -> None:
+    windows = Windows(path.packs, path.order)
+    component, domain, start, _ = windows.span(3)
+    first = documents_of(windows, path.packs, [3])[0]
+    begins = np.load(path.packs / "packs" / component / domain / "index.npy")
+    assert first == f"{component}/{domain} document {int((begins <= start).sum()) - 1} of the pack"
 
 
 def test_new_rows_that_training_never_touched_are_named(path: TrainingPath, tmp_path: Path) -> None:
