@@ -2,7 +2,7 @@
 
     python -m bench.extend [--quick] [--rounds 5]
 
-A synthetic Llama in bf16 gets as many new rows as it has old ones: 16 shards of 0.3 GB (--quick: some megabytes). Both sides write to the same file system
+A synthetic Llama in bf16 gets as many new rows as it has old ones: 16 shards of 0.1 GB (--quick: less than one). Both sides write to the same file system
 and wait until the disk has it all. The stage proves old values and new rows on what it wrote, which the copy doesn't. Peak memory counts
 everything that a process of its own adds after its imports, mapped files included, beside 1.5 times the largest shard.
 """
@@ -23,7 +23,7 @@ from allam.train.config import ExtendConfig
 from bench._checkpoint import checkpoint, tokenizers
 from bench._harness import Row, arguments, finish, in_turn
 
-FULL, QUICK = (16_000, 4096, 14), (700, 64, 2)  # pieces, width, layers
+FULL, QUICK = (16_000, 2048, 14), (700, 64, 2)  # pieces, width, layers
 MEGABYTE = 1e6
 
 
