@@ -1,4 +1,5 @@
-"""Curation of web text on one core: our ingest, filter and dedup stages against a chain of stock datatrove steps (paper §2.1).
+"""Curation of web text on one core: our ingest, filter and dedup stages against a chain of stock datatrove steps, and against fastText's
+`predict` alone, the floor of any chain that identifies languages with it (paper §2.1).
 
     python -m bench.curation [--quick] [--rounds 5]
 
@@ -12,7 +13,8 @@ What differs, on purpose, and who does more because of it:
 - Ours checks files and ids against duplicates, writes what was dropped with the reason, and histograms; the peer keeps plain counts.
 - The peer asks fastText for all 176 scores a document (its default); ours for the best one.
 - datatrove's executor starts a manager process each run, about 0.1 s; ours runs a single worker's tasks directly.
-Ours runs without its spam, stop-word and URL rules, for which there is no stock step that decides alike.
+Against the peer ours runs without its spam, stop-word and URL rules and without anonymisation, for which there is no stock step that decides alike. Against
+the floor, which has the texts in memory, ours reads, runs all four filters and both searches for duplicates, and writes; then with anonymisation, too.
 
 The two must keep the same documents, apart from those that marks or forms of a text explain; each such document is checked, and counted.
 """
@@ -23,7 +25,9 @@ import gzip
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +41,17 @@ from datatrove.pipeline.writers import ParquetWriter
 from loguru import logger
 
 from allam.data.config import FilterConfig
+from allam.data.rules import identifier
 from allam.recipe import load
 from allam.text.forms import comparison_form
-from allam.text.language import LanguageIdentifier, model_path, reaches
+from allam.text.language import model_path, reaches
 from bench._harness import Row, arguments, finish, in_turn, seconds
 from bench._text import one_worker, real_or_sample, run_stages
 
 # (language, real file, the sample's file in its place, documents at most)
 SOURCES = (("ar", "arabic/saudinewsnet.jsonl.xz", "web_ar.jsonl.gz", None), ("en", "english/english_books.jsonl.xz", "web_en.jsonl.gz", 600))
 QUICK_DOCUMENTS = 300
+FOUR_FILTERS, PEERS_FILTERS = ("language", "too_short", "spam", "stop_words"), ("language", "too_short")
 RULES = FilterConfig()
 # LanguageFilter asks for more than its threshold, the paper for at least 0.95: the largest float32 below makes them one
 BELOW_MINIMUM = float(np.nextafter(np.float32(RULES.min_language_score), np.float32(0)))
@@ -79,12 +85,19 @@ def prepare(root: Path, quick: bool) -> Input:
     return Input(root, names, texts, languages, sum(len(t.encode()) for t in texts.values()) / 1e6)
 
 
-def run_ours(given: Input, out: Path) -> None:
+def run_ours(given: Input, out: Path, filters: Sequence[str] = PEERS_FILTERS, url: bool = False, anonymise: bool = False) -> None:
     """Ingest, filter, dedup."""
-    sources = {f"web_{language}": {"path": f"{language}/pages.jsonl.gz", "language": language, "domain": "web", "filters": ["language", "too_short"]}
-               for language in given.names}
-    recipe = load("demo", [f"data.root={given.root}", f"data.sources={json.dumps(sources)}", "data.dedup.url=false"])
+    sources = {f"web_{language}": {"path": f"{language}/pages.jsonl.gz", "language": language, "domain": "web", "filters": list(filters),
+                                   "anonymise": anonymise} for language in given.names}
+    recipe = load("demo", [f"data.root={given.root}", f"data.sources={json.dumps(sources)}", f"data.dedup.url={str(url).lower()}"])
     run_stages(recipe, ["ingest", "filter", "dedup"], out)
+
+
+def run_floor(given: Input) -> None:
+    """fastText's best label of every text, as one line."""
+    predict = identifier(RULES.language_model_sha256).identify_bare
+    for text in given.texts.values():
+        predict(text)
 
 
 def run_peer(given: Input, out: Path) -> None:
@@ -117,13 +130,13 @@ def kept_ids(folder: Path, pattern: str) -> set[str]:
 
 def check(given: Input, ours: set[str], peer: set[str]) -> None:
     """Leaves with an error where a document was decided differently for another reason than marks or the form of the text."""
-    identifier = LanguageIdentifier.load(RULES.language_model_sha256)
+    model = identifier(RULES.language_model_sha256)
     bare = _bare_scores()
     kept_forms = {comparison_form(given.texts[name]) for name in ours}
     marks = forms = 0
     for name in sorted(ours ^ peer):
         text, language = given.texts[name], given.languages[name]
-        label, score = identifier.identify(text)
+        label, score = model.identify(text)
         if (label == language and reaches(score, RULES.min_language_score)) != (bare(text, language) > BELOW_MINIMUM):
             marks += 1
         elif name in peer and comparison_form(text) in kept_forms:
@@ -161,8 +174,14 @@ def main() -> None:
         timed(run_peer)
         check(data, ours, kept_ids(out, "*/kept/*.parquet"))
         measured = in_turn(given.rounds, lambda: timed(run_ours), lambda: timed(run_peer))
-    finish("curation", [Row(f"{len(data.texts)} documents of {' and '.join(data.names.values())}, {data.megabytes:.1f} MB", "MB/s", *measured,
-                            peer_name="datatrove's steps", better="higher")], ["datatrove", "fasttext-numpy2-wheel", "pyarrow"], given.quick)
+        whole = [in_turn(given.rounds, lambda run=run: data.megabytes / timed(run), lambda: seconds(lambda: run_floor(data)))  # type: ignore[misc]
+                 for run in (partial(run_ours, filters=FOUR_FILTERS, url=True), partial(run_ours, filters=FOUR_FILTERS, url=True, anonymise=True))]
+    size = f"{len(data.texts)} documents of {' and '.join(data.names.values())}, {data.megabytes:.1f} MB"
+    finish("curation", [
+        Row(size, "MB/s", *measured, peer_name="datatrove's steps", better="higher", target=2.0),
+        Row("the same, four filters, URL and exact duplicates", "s", *whole[0], peer_name="fastText's predict", better="lower", target=1.5),
+        Row("the same, with anonymisation", "s", *whole[1], peer_name="fastText's predict", better="lower", target=2.0),
+    ], ["datatrove", "fasttext-numpy2-wheel", "pyarrow"], given.quick)
 
 
 if __name__ == "__main__":
