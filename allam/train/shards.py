@@ -134,6 +134,7 @@ def lengthen(source: Shards, target: Path, changes: Mapping[str, Change]) -> Non
     Shards without such a matrix are linked where the file system can, else copied."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.paths:
+        (target / path.name).unlink(missing_ok=True)  # it may be a link to the base's own file, which must not be written to
         here = {name: change for name, change in changes.items() if source.places[name].path == path}
         if here:
             _rewrite(path, target / path.name, here)

@@ -225,6 +225,17 @@ def test_only_shards_with_embeddings_are_written_anew_and_transformers_loads_all
     assert set(index["weight_map"]) == set(after)
 
 
+def test_writing_over_an_extended_folder_leaves_the_base_as_it_was(extending: Extending) -> None:
+    model = extending.model(shard_bytes=20_000)
+    before = {path.name: path.read_bytes() for path in (model / "model").iterdir()}
+    out = extending.run(model)
+    first = tensors(out)
+    given = {"model": model, "base_tokenizer": extending.base, "tokenizer": extending.merged}
+    extend.run(ExtendConfig(), given, out)
+    assert {path.name: path.read_bytes() for path in (model / "model").iterdir()} == before
+    assert all(torch.equal(value, first[name]) for name, value in tensors(out).items())
+
+
 def test_where_files_can_t_be_linked_they_are_copied(extending: Extending, monkeypatch: pytest.MonkeyPatch) -> None:
     model = extending.model(shard_bytes=20_000)
 
