@@ -338,17 +338,24 @@ class Store:
         if artifact_key(manifest.kind, manifest.version, manifest.config,
                         {name: ref["key"] for name, ref in manifest.inputs.items()}) != manifest.key:
             problems.append("manifest.json: the key doesn't follow from kind, version, config and inputs")
-        for relative, expected in manifest.outputs.items():
-            path = folder / relative
-            if not path.is_file():
-                problems.append(f"{relative}: missing")
-            elif path.stat().st_size != expected.size:
-                problems.append(f"{relative}: {path.stat().st_size} bytes, {expected.size} in the manifest")
-            elif file_sha256(path) != expected.sha256:
-                problems.append(f"{relative}: content differs from its checksum")
+        problems += changed_outputs(folder, manifest)
         unknown = {p.as_posix() for p in output_files(folder)} - set(manifest.outputs)
         problems += [f"{relative}: not in the manifest" for relative in sorted(unknown)]
         return problems
+
+
+def changed_outputs(folder: Path, manifest: Manifest) -> list[str]:
+    """The files of `folder` that are not as the manifest says, one line each."""
+    problems = []
+    for relative, expected in manifest.outputs.items():
+        path = folder / relative
+        if not path.is_file():
+            problems.append(f"{relative}: missing")
+        elif path.stat().st_size != expected.size:
+            problems.append(f"{relative}: {path.stat().st_size} bytes, {expected.size} in the manifest")
+        elif file_sha256(path) != expected.sha256:
+            problems.append(f"{relative}: content differs from its checksum")
+    return problems
 
 
 def _job_differs(folder: Path, manifest: Manifest) -> list[str]:

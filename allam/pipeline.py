@@ -29,7 +29,7 @@ from allam.eval.config import BenchmarksConfig, JudgeConfig, VotesConfig
 from allam.files import FileTable, check_checksum
 from allam.preflight.config import PreflightConfig
 from allam.recipe import Recipe
-from allam.section import Section
+from allam.section import Section, planned
 from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig, FertilityConfig, MergedTokenizerConfig
 from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, PackConfig, PhaseConfig, PretrainStageConfig
 
@@ -39,7 +39,9 @@ class ExportConfig(Section):
 
 
 class ReportConfig(Section):
-    """The HTML report; everything it says comes from its inputs."""
+    """The HTML report; everything else that it says comes from its inputs."""
+
+    recipe: str = planned("its heading", "the recipe's name", "")
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def make_plan(recipe: Recipe, cache_file: Path | None = None, lock_file: Path | 
     aligned = _align(plan, files)
     plan.add("export", ExportConfig(), {"model": "dpo", "tokenizer": "merged_tokenizer"})
     _evaluate(plan, files, trained + aligned)
-    plan.add("report", ReportConfig(), {name: name for name in plan.specs})
+    plan.add("report", ReportConfig(recipe=plan.recipe.name), {name: name for name in plan.specs})
     files.save()
     return plan
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from allam.align.config import AlignConfig
 from allam.data.config import DataConfig
@@ -33,6 +33,13 @@ class Recipe(Section):
     train: TrainConfig = paper("2.2, 2.3", "pretraining and continued pretraining")
     align: AlignConfig = paper("3", "finetuning and preferences")
     eval: EvalConfig = paper("4", "evaluation")
+
+    @model_validator(mode="after")
+    def _chats_fit_the_model(self) -> Recipe:
+        for name, longest in (("sft", self.align.sft.max_length), ("dpo", self.align.dpo.max_length)):
+            if longest > self.train.model.max_positions:
+                raise ValueError(f"align.{name}.max_length {longest} is longer than train.model.max_positions {self.train.model.max_positions}")
+        return self
 
 
 def packaged() -> dict[str, Path]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from allam.artifacts import Manifest, adopt, read_manifest, withdraw
+from allam.artifacts import MANIFEST, Manifest, adopt, changed_outputs, read_manifest, withdraw
 from allam.costs import training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
 from allam.files import lock_path, write_lock
@@ -62,7 +62,8 @@ def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Over
         _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "warnings": warnings,
                      "stages": stages})
     else:
-        show_plan(statuses, {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs})
+        show_plan(statuses, {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs},
+                  f"on {run.profile.ranks} x {run.profile.peak_tflops:g} TFLOP/s at {run.profile.utilisation:.0%} of it (profile {run.profile.name})")
         show_warnings(warnings)
 
 
@@ -258,6 +259,9 @@ def _metrics_beside(source: Path, kind: str) -> dict[str, Any]:
     manifest = read_manifest(source)
     if manifest is not None and manifest.kind != kind:
         raise UserError(f"{source} holds an artifact of {manifest.kind!r}, not of {kind!r}", "give the folder that holds this stage's outputs")
+    if manifest is not None and (changed := changed_outputs(source, manifest)):
+        raise UserError(f"{source} is not as its manifest says:\n" + "\n".join(f"  {line}" for line in changed),
+                        f"copy it again; if the change is wanted, take {source / MANIFEST} away first")
     return manifest.metrics if manifest else {}
 
 

@@ -92,8 +92,8 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return result
 
 
-def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate]) -> None:
-    """The stages with key, state and reason; below, what training will take."""
+def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate], devices: str) -> None:
+    """The stages with key, state and reason; below, what training will take on `devices`."""
     stages = table("stage", "key", "state", "why")
     for status in statuses:
         stages.add_row(status.spec.name, status.spec.key[:12], Text(status.state, COLOURS[status.state]), Text(status.why))
@@ -108,6 +108,7 @@ def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate]) -> None
         if len(estimates) > 1:
             costs.add_row("in all", *(quantity(sum(getattr(cost, figure) for cost in estimates.values()), figure) for figure in figures))
         out.print(costs)
+        out.print(f"pretraining alone, {devices}")
     counts = {state: sum(s.state == state for s in statuses) for state in COLOURS}
     out.print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
 

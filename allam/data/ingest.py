@@ -37,7 +37,7 @@ from allam.data.tables import (
 )
 from allam.data.tasks import Meter, run_tasks
 from allam.documents import shard_path
-from allam.errors import StageFailed, UserError
+from allam.errors import UserError
 
 
 @dataclass
@@ -62,7 +62,7 @@ class _Read:
 
 
 def run(config: IngestConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Reads all sources; see the module's docstring. Raises `StageFailed` where too much is broken, `UserError` for an empty source."""
+    """Reads all sources; see the module's docstring. Raises `UserError` where too much is broken, and for an empty source."""
     order = config.order or tuple(config.sources)
     parts = [part for source in order for part in parts_of(source, config.sources[source])]
     reads = _read_all(config, parts, inputs["root"], out)
@@ -158,7 +158,7 @@ def _refuse_damaged_or_empty(source: str, row: dict[str, Any], config: IngestCon
     broken = sum(count for reason, count in row["set_aside"].items() if reason not in LEFT_OUT and reason != TAKEN_DOWN)
     if row["in"] and broken / row["in"] > config.max_set_aside_share:
         reasons = ", ".join(f"{count} {reason}" for reason, count in row["set_aside"].items())
-        raise StageFailed(
+        raise UserError(
             f"data.sources.{source}: {broken} of {row['in']} records are broken ({reasons}), more than the share {config.max_set_aside_share} that is allowed",
             f"{out / SET_ASIDE} lists them with file and line: mend the source, or raise data.ingest.max_set_aside_share")
     if not row["out"]:

@@ -27,9 +27,9 @@ class BenchmarksConfig(Section):
     """lm-eval on local benchmarks, and bits per byte, for one model."""
 
     benchmarks: dict[Name, BenchmarkConfig] = paper("4.1", "benchmarks by name", {})
-    sequence_length: int = assumed("set by the pipeline to that of continued pretraining", "context of bits per byte, in tokens", 128, ge=2)
+    sequence_length: int = planned("that of continued pretraining", "context of bits per byte, in tokens", 128, ge=2)
     max_new_tokens: int = assumed("short answers", "longest generated answer in tokens", 24, ge=1)
-    chat: bool = assumed("set by the pipeline for aligned models", "wrap each generation question in the chat template", False)
+    chat: bool = planned("on for aligned models", "wrap each generation question in the chat template", False)
 
 
 class JudgeConfig(Section):

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from allam.artifacts import write_atomic, write_json
+from allam.pipeline import ReportConfig
 from allam.report import words
 from allam.report.alignment import alignment_section
 from allam.report.data import distribution_section, funnel_section
@@ -29,7 +30,7 @@ from allam.report.training import bits_section, loss_section
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def run(config: Any, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+def run(config: ReportConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Writes report.html and summary.json into `out`; returns the names of the sections and the headline's rows."""
     artifacts = Artifacts(inputs)
     summary = summarize(artifacts)
@@ -39,13 +40,13 @@ def run(config: Any, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
         "benchmarks": benchmark_section(artifacts), "alignment": alignment_section(artifacts), "answers": answer_section(artifacts),
         "votes": vote_section(artifacts), "time": time_section(artifacts), "versions": version_section(artifacts), "recipe": recipe_section(artifacts),
     }
-    page = render(summary, sections)
+    page = render(summary, sections, config.recipe)
     write_atomic(out / "report.html", page)
     write_json(out / "summary.json", summary)
     return {"sections": [name for name, content in sections.items() if content], "bytes": len(page.encode()), "headline": summary["table"]}
 
 
-def render(summary: dict[str, Any], sections: dict[str, Any]) -> str:
+def render(summary: dict[str, Any], sections: dict[str, Any], recipe_name: str) -> str:
     """The page. All text from outside is escaped by the template engine; the style sheet alone is let through, by its checksum."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for name in ("compact", "decimal", "percent", "change", "duration", "size", "isolated", "direction", "sentence", "plain", "scalar"):
@@ -54,4 +55,4 @@ def render(summary: dict[str, Any], sections: dict[str, Any]) -> str:
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8").strip()
     policy = f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'; base-uri 'none'; form-action 'none'"
     return environment.get_template("report.html").render(
-        style=Markup(style), policy=policy, summary=summary, cards=cards(summary), **sections)
+        style=Markup(style), policy=policy, recipe_name=recipe_name, summary=summary, cards=cards(summary), **sections)

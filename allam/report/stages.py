@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from allam.artifacts import KEY_DIGITS_IN_PATH
 from allam.pipeline import STAGES
@@ -70,7 +72,7 @@ def vocabulary(folder: Path) -> int | None:
 # --- the recipe ------------------------------------------------------------------------------------------------------------------
 
 def recipe_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
-    """Every stage's configuration, field by field, each with its origin: the paper's section or the reason for assuming it."""
+    """Every stage's configuration, field by field, each with where it comes from: the paper's section, the reason for assuming it, or the recipe itself."""
     stages = []
     for name, manifest in artifacts.manifests.items():
         model = STAGES[manifest.kind].config if manifest.kind in STAGES else None
@@ -80,13 +82,20 @@ def recipe_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
     return stages or None
 
 
+def _origin_of_value(field: FieldInfo, value: Any) -> str:
+    """The field's origin; of a value that is not the field's own, as those of a small recipe are, the paper has the field and not the value."""
+    said = origin(field)
+    own = field.is_required() or to_jsonable_python(field.get_default(call_default_factory=True)) != value
+    return f"the recipe's; on the field: {said}" if own and said.startswith("paper") else said
+
+
 def _rows(config: dict[str, Any], section: type[BaseModel] | None, prefix: str) -> Iterator[dict[str, str]]:
     """One row for each value, sections and mappings of sections opened up; a value that no section describes has no origin."""
     described = section.model_fields if section else {}
     for name, value in config.items():
         field = described.get(name)
         inner = section_of(field.annotation) if field else None
-        said = origin(field) if field else ""
+        said = _origin_of_value(field, value) if field else ""
         if isinstance(value, dict) and inner is not None and field is not None:
             if typing.get_origin(field.annotation) is dict:
                 for key, item in value.items():

@@ -26,7 +26,7 @@ from allam.data.config import SourceConfig
 from allam.data.parts import parts_of
 from allam.data.tables import TableWriter
 from allam.documents import SCHEMA, Document, read_documents, read_shard
-from allam.errors import StageFailed, UserError
+from allam.errors import UserError
 from allam.section import FileRef
 
 LINES = ["The weather was cold.", "ذهبنا إلى السوق في الصباح.", "Nobody wanted to leave the house that day."]
@@ -236,7 +236,7 @@ def test_skipped_records_are_not_counted_and_the_maximum_is_of_documents(tmp_pat
 
 def test_too_many_broken_records_fail_the_stage_and_name_source_and_remedy(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(json_lines(LINES) + b"broken\n")
-    with pytest.raises(StageFailed, match=r"data\.sources\.s: 1 of 4 records are broken \(1 bad_json\)(.|\n)*max_set_aside_share"):
+    with pytest.raises(UserError, match=r"data\.sources\.s: 1 of 4 records are broken \(1 bad_json\)(.|\n)*max_set_aside_share"):
         ingest(tmp_path, tmp_path / "out", path="a.jsonl", max_set_aside_share=0.2)
     assert ingest(tmp_path, tmp_path / "out2", path="a.jsonl", max_set_aside_share=0.25)["funnel"]["s"]["out"] == 3
 

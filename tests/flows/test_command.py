@@ -171,6 +171,11 @@ def test_what_was_made_elsewhere_can_be_adopted(allam, made):
     assert adopted["outputs"] == json.loads(allam("show", f"dedup/{elsewhere.name}", "--json"))["outputs"]
     allam("verify", "--store", other.root)
     assert states(allam, "--store", other.root)["dedup"] == ("done", "")
+    copy = other.root / "damaged"
+    shutil.copytree(next(allam.store.glob("filter/*")), copy)
+    shard = next(copy.glob("documents/*/*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert f"{shard.relative_to(copy)}: " in allam("adopt", "filter", copy, "--recipe", allam.recipe, "--store", other.root, status=2)
     (other.root / "notes").mkdir(parents=True)
     (other.root / "notes" / "README.md").write_text("not documents", encoding="utf-8")
     assert "holds no documents/*/*.parquet" in allam("adopt", "filter", other.root / "notes", "--recipe", allam.recipe, "--store", other.root, status=2)

@@ -93,8 +93,13 @@ def test_planning_imports_neither_torch_nor_prefect() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("override", ["data.ingest.order=[a]", "align.curate.files=[]", "data.sources.web_en.files=[]"])
+@pytest.mark.parametrize("override", ["data.ingest.order=[a]", "align.curate.files=[]", "eval.benchmarks.chat=true", "data.sources.web_en.files=[]"])
 def test_what_the_plan_fills_in_is_refused_in_a_recipe(override: str) -> None:
     path = override.partition("=")[0]
     with pytest.raises(UserError, match=f"gives {re.escape(path)}, which the plan fills in"):
         load("demo", [override])
+
+
+def test_chats_longer_than_the_model_are_refused() -> None:
+    with pytest.raises(UserError, match=r"align.sft.max_length 4096 is longer than train.model.max_positions"):
+        load("demo", ["align.sft.max_length=4096"])

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from allam import sample
+from allam.align.config import SftConfig
 from allam.artifacts import file_sha256
 from allam.errors import ArtifactError
 from allam.pipeline import ReportConfig
 from allam.report.build import run as report
+from allam.report.stages import _rows
 from tests.report.conftest import SCRIPT, Run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -198,6 +200,18 @@ def test_the_recipe_names_the_origin_of_its_fields(run: Run, tmp_path: Path) -> 
     assert "paper §2.1" in page.text
     assert "assumed: the paper names no threshold" in page.text
     assert "phase.mix.domains.ar_translated" in page.text
+
+
+def test_a_value_that_is_not_the_papers_is_said_to_be_the_recipes() -> None:
+    rows = {row["field"]: row["origin"] for row in _rows({"epochs": 3, "learning_rate": 5e-4}, SftConfig, "")}
+    assert rows == {"epochs": "paper §C.2", "learning_rate": "the recipe's; on the field: paper §C.2"}
+
+
+def test_the_page_says_of_which_recipe_it_is(run: Run, tmp_path: Path) -> None:
+    report(ReportConfig(recipe="mine"), run.inputs(), tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>mine: report of a run</title>" in page
+    assert "one run of the recipe mine made of" in " ".join(Page(page).text.split())
 
 
 @pytest.mark.parametrize("without", [("extend", "benchmarks_extend"), ("pretrain", "benchmarks_pretrain"), ("votes",), ("judge",), ("fertility",), ("filter",),
