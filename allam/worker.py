@@ -86,16 +86,7 @@ def _run(folder: Path) -> dict[str, Any]:
     config = stage.config.model_validate(job["config"])
     inputs = {name: Path(path) for name, path in job["paths"].items()}
     metrics: dict[str, Any] = importlib.import_module(stage.module).run(config, inputs, folder)
-    _leave_group()
     return metrics
-
-
-def _leave_group() -> None:
-    """Leaves torch's process group, if the stage joined one: gloo's threads may else be at work when the process ends, which aborts it now and then, and
-    launchers kill all ranks when one fails."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def _run_and_commit(folder: Path) -> None:
@@ -174,5 +165,16 @@ def _disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def _leave_group() -> None:
+    """Leaves torch's process group, if the stage joined one: gloo's threads may else be at work when the process ends, which aborts it now and then, and
+    launchers kill all ranks when one fails. At the very end of a process only: DeepSpeed keeps the group that it met first."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    status = main(Path(sys.argv[1]).resolve())
+    if status == 0:
+        _leave_group()
+    sys.exit(status)
