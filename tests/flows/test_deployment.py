@@ -151,6 +151,8 @@ def test_every_flow_is_deployed_and_the_pipeline_and_the_data_on_a_schedule(serv
     assert (schedule["cron"], schedule["timezone"]) == ("0 1 * * *", "Asia/Riyadh")
     assert deployments["flows.data.data"]["parameters"]["store"] == str(server.store)
     assert len(server.api("/automations/filter", {})) == 2
+    scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    server.wait_for(lambda: {run["auto_scheduled"] for run in server.api("/flow_runs/filter", scheduled)} == {True}, 120)
 
 
 def test_the_form_of_every_flow_says_what_its_parameters_mean(server):
@@ -191,9 +193,11 @@ def test_a_run_whose_worker_was_killed_is_marked_as_crashed_and_goes_on_elsewher
     server.kill(first)
     assert server.state(run) == "RUNNING"
     server.wait_for(lambda: server.state(run) in ("CRASHED", "SCHEDULED"), 300)
-    server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
+    second = server.start("prefect", "worker", "start", "--pool", "allam")
+    server.processes.append(second)
     server.wait_for(lambda: server.state(run) == "COMPLETED", 300)
     assert len(list(server.store.glob("dedup/*/manifest.json"))) == 2
+    server.kill(second)  # it would take the next tests' runs, and knows nothing of their cluster
 
 
 def test_a_two_node_training_outlives_the_killed_worker_and_ends_with_the_same_weights(server, slurm_cluster):
@@ -211,7 +215,8 @@ def test_a_two_node_training_outlives_the_killed_worker_and_ends_with_the_same_w
     subprocess.run(["scontrol", "requeue", jobs.queued()[0][0]], check=True)
     server.wait_for(lambda: server.state(run) in ("CRASHED", "SCHEDULED"), 300)
     server.wait_for(lambda: jobs.states() == ["RUNNING"], 60)
-    server.processes.append(server.start("prefect", "worker", "start", "--pool", "allam"))
+    second = server.start("prefect", "worker", "start", "--pool", "allam")
+    server.processes.append(second)
     server.wait_for(lambda: server.state(run) == "RUNNING", 300)
     jobs.gate.unlink()
     server.wait_for(lambda: server.state(run) == "COMPLETED", 300)
@@ -221,6 +226,7 @@ def test_a_two_node_training_outlives_the_killed_worker_and_ends_with_the_same_w
     assert "resumed from step-" in log
     weights = [file_sha256(next(store.glob("pretrain/*/model/model.safetensors"))) for store in (undisturbed.store, jobs.store)]
     assert weights[0] == weights[1]
+    server.kill(second)
 
 
 def test_cancelling_a_run_cancels_its_job(server, slurm_cluster):
