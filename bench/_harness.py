@@ -84,11 +84,16 @@ def finish(name: str, rows: Sequence[Row], packages: Sequence[str], quick: bool)
     Console().print(table)
     if quick:
         return
+    write_result(name, packages, rows=[row.as_json() for row in rows])
+
+
+def write_result(name: str, packages: Sequence[str], **found: Any) -> None:
+    """Writes what was found to bench/results/<name>.json, with the command, the day, the machine and the versions of Python and `packages`."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({
         "name": name, "command": f"python -m bench.{name} {' '.join(sys.argv[1:])}".strip(), "date": datetime.date.today().isoformat(),
         "machine": _machine(), "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-        "rows": [row.as_json() for row in rows]}, indent=1) + "\n", encoding="utf-8")
+        **found}, indent=1) + "\n", encoding="utf-8")
 
 
 def _machine() -> dict[str, Any]:

@@ -44,6 +44,7 @@ from allam.engine.device import Ranks, join, peak_memory_bytes
 from allam.engine.dropout import add_dropout, seed_masks
 from allam.engine.logs import JsonLines
 from allam.engine.model import flops_per_token
+from allam.engine.new_rows_only import NewRowsFirst, OnlyNewRows
 from allam.engine.schedule import OptimizerSettings, learning_rate
 from allam.engine.stability import ROLLED_BACK, SKIPPED, StabilityMonitor
 from allam.engine.trackers import flat, open_trackers
@@ -77,13 +78,14 @@ class Trainer:
     `model` is a transformers model in fp32 on the CPU, with the weights to start from; `global_batch` counts sequences (or conversations, or pairs)
     of one step over all ranks; `work` is the artifact's scratch folder;
     `seed` is that of `dropout`'s masks; `on_spike` says whether the update of a step that spikes is kept, left out, or left out with all since the last
-    multiple of `roll_back_steps`; `about` is what the stage wants checkpoints to hold after so many steps, the same for the same step. Raises
+    multiple of `roll_back_steps`; with `new_rows_first` the first steps train nothing else; `about` is what the stage wants checkpoints to hold after so many steps, the same for the same step. Raises
     `UserError` where the batch doesn't divide by the ranks.
     """
 
     def __init__(self, model: PreTrainedModel, optimizer: OptimizerSettings, *, precision: Literal["fp32", "bf16"], global_batch: int,
                  total_steps: int, work: Path, what: str = "training", profile: ClusterProfile | None = None, dropout: float = 0.0,
                  seed: int = 0, on_spike: Literal["mark", "skip", "roll_back"] = "mark", roll_back_steps: int = 100,
+                 new_rows_first: NewRowsFirst | None = None,
                  about: Callable[[int], dict[str, Any]] = lambda step: {}) -> None:
         self.profile = profile or execution()
         self.ranks: Ranks = join(self.profile)
@@ -101,6 +103,8 @@ class Trainer:
         self._about, self._precision, self._global_batch = about, precision, global_batch
         if dropout:
             add_dropout(model, dropout)
+        self._new_rows_steps = new_rows_first.steps if new_rows_first else 0
+        self._only_new_rows = OnlyNewRows(model, new_rows_first.first_row) if new_rows_first else None
         if self.profile.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
@@ -140,6 +144,10 @@ class Trainer:
         if not batch or denominator <= 0:
             raise ValueError(f"a step needs items and a positive denominator, not {len(batch)} and {denominator}")
         rate = learning_rate(self.optimizer, self._step, self.total_steps)
+        if self._only_new_rows is not None:
+            self._only_new_rows.on = self._step < self._new_rows_steps
+            if self._step == self._new_rows_steps:
+                self._monitor = StabilityMonitor()  # the norm of all gradients is no spike beside that of a few
         scale = self.ranks.world_size / denominator  # DeepSpeed averages gradients over the ranks
         total, norm, refused = torch.zeros((), device=self.ranks.device), 0.0, False
         sums: dict[str, Any] = {}
@@ -157,7 +165,7 @@ class Trainer:
             total += part.detach().float() * weight
             for name, value in extras.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().double() * weight
-            norm, refused = self._zero.update(rate, None if self._on_spike == "mark" else spikes)
+            norm, refused = self._zero.update(rate, None if self._on_spike == "mark" else spikes, decays=self._step >= self._new_rows_steps)
         total_loss, summed = gathered[0] if gathered else self._gather(total, sums)
         if not (math.isfinite(total_loss) and math.isfinite(norm)):
             self._stop_at(batch, loss, describe, f"the loss is {total_loss} and the gradient's norm {norm}")

@@ -58,6 +58,7 @@ class ZeroModel:
         self.engine, *_ = deepspeed.initialize(
             model=_Calls(model), optimizer=_adamw(self.names, settings, ranks.device), dist_init_required=False,
             config=self._config(precision, micro_steps, ranks.world_size))
+        self._decays = [group["weight_decay"] for group in self.engine.optimizer.param_groups]
         self._make_moments()
         self._refuse: Callable[[float], bool] | None = None
         self._refused: float | None = None  # the norm of a step that was refused
@@ -88,16 +89,16 @@ class ZeroModel:
         """Adds the gradient of `loss` (already divided by whatever it is to be divided by) to the step's."""
         self.engine.backward(loss, scale_wrt_gas=False)
 
-    def update(self, learning_rate: float, refuse: Callable[[float], bool] | None = None) -> tuple[float, bool]:
+    def update(self, learning_rate: float, refuse: Callable[[float], bool] | None = None, *, decays: bool = True) -> tuple[float, bool]:
         """Ends a micro-step; after the last one of a step, clips and takes AdamW's step, unless the gradient is no number or `refuse`, given its norm
-        before clipping, says so (alike on all ranks): then weights and moments stay as they are. Returns the norm (0 within a step) and whether it
-        was refused.
+        before clipping, says so (alike on all ranks): then weights and moments stay as they are. Weights decay unless `decays` is false. Returns the
+        norm (0 within a step) and whether the step was refused.
         """
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()
             return 0.0, False
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, decay in zip(self.engine.optimizer.param_groups, self._decays, strict=True):
+            group["lr"], group["weight_decay"] = learning_rate, decay if decays else 0.0
         self._refuse, self._refused = refuse, None
         if self._own_clipping:
             norm = float(nn.utils.clip_grad_norm_(self.names.values(), self.clip_norm))

@@ -112,6 +112,8 @@ class PhaseConfig(Section):
         "`mark` it in metrics.jsonl only; `skip` its update; `roll_back`, too, to the last checkpoint of a multiple of `roll_back_steps`, and go on behind it",
         "mark")
     roll_back_steps: int = assumed("PaLM's authors went back about 100 steps", "steps between the checkpoints that `roll_back` goes back to", 100, ge=1)
+    new_rows_steps: int = assumed("the paper trains everything from the start", "first steps in which only the rows that the vocabulary's extension added "
+                                  "are trained, without weight decay; everything else stays as it is, bit for bit", 0, ge=0)
     attend_across_documents: bool = assumed("Llama 2 packs so", "whether a token sees the documents before its own in the same sequence", True)
     seed: int = assumed("any", "seed of the weights, and of dropout's masks", 0)
 
@@ -161,6 +163,12 @@ class TrainConfig(Section):
             raise ValueError("give exactly one of `pretrain` and `import_model`: the base is either trained here or imported")
         if self.from_scratch and self.import_model is not None:
             raise ValueError("`from_scratch: true` needs `pretrain`, not `import_model`")
+        if self.pretrain is not None and self.pretrain.new_rows_steps:
+            raise ValueError(f"pretrain.new_rows_steps is {self.pretrain.new_rows_steps}: a model from random weights has no new rows; set it to 0")
+        if self.continued.new_rows_steps and self.from_scratch:
+            raise ValueError("continue.new_rows_steps needs an extended vocabulary, which `from_scratch: true` has not; set it to 0")
+        if self.continued.new_rows_steps > self.continued.steps:
+            raise ValueError(f"continue.new_rows_steps {self.continued.new_rows_steps} is more than the phase's {self.continued.steps} steps")
         for name, phase in (("pretrain", self.pretrain), ("continue", self.continued)):
             if phase is not None and phase.sequence_length > self.model.max_positions:
                 raise ValueError(f"{name}.sequence_length {phase.sequence_length} is longer than model.max_positions {self.model.max_positions}")

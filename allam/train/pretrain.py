@@ -23,6 +23,7 @@ from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.device import join
 from allam.engine.loss import document_positions, token_losses
 from allam.engine.model import load_model, new_model, save_model
+from allam.engine.new_rows_only import NewRowsFirst
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes, lost_steps
 from allam.engine.trainer import Trainer
@@ -45,13 +46,18 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     model = load_model(inputs["model"] / "model") if "model" in inputs else new_model(llama_config(config.model, tokenizer), phase.seed)
     _check(model, tokenizer, windows)
     model_config = model.config
+    first_row = first_new_row(inputs.get("model"))
+    if phase.new_rows_steps and not first_row:
+        raise UserError(f"new_rows_steps is {phase.new_rows_steps}, but the model that training starts from was not extended: it has no new rows",
+                        "set new_rows_steps to 0")
 
     def about(step: int) -> dict[str, Any]:
         return {"tokenizer": tokenizer.fingerprint, "ledger": windows.consumed(step * phase.global_batch)}
 
     trainer = Trainer(model, OptimizerSettings(**phase.optimizer.model_dump()), precision=phase.precision, global_batch=phase.global_batch,
                       total_steps=windows.plan["steps"], work=out / "work", what="pretraining" if "model" not in inputs else "continued pretraining",
-                      dropout=phase.dropout, seed=phase.seed, on_spike=phase.on_spike, roll_back_steps=phase.roll_back_steps, about=about)
+                      dropout=phase.dropout, seed=phase.seed, on_spike=phase.on_spike, roll_back_steps=phase.roll_back_steps,
+                      new_rows_first=NewRowsFirst(first_row, phase.new_rows_steps) if phase.new_rows_steps else None, about=about)
     texts = read_held_out(inputs["held_out"])
     tokens_a_step = phase.global_batch * windows.length
 
@@ -79,7 +85,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     write_generation_config(out / "model", tokenizer)
     lost = lost_steps(rows)
     ledger = write_ledger(out, windows, phase.global_batch, lost)
-    untouched = write_untouched(out, windows, tokenizer, first_new_row(inputs.get("model")), lost, phase.global_batch)
+    untouched = write_untouched(out, windows, tokenizer, first_row, lost, phase.global_batch)
     return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.parameters,
             "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}, "spikes": count_spikes(rows), "lost_steps": len(lost),
             "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger, "untouched_rows": untouched}

@@ -189,6 +189,13 @@ def test_a_model_of_another_tokenizer_is_refused(path: TrainingPath, tmp_path: P
         pretrain.run(config, {"model": path.pretrained, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}, tmp_path)
 
 
+def test_a_first_phase_for_new_rows_is_refused_where_the_model_has_none(path: TrainingPath, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(6000, BOTH, new_rows_steps=3))
+    with pytest.raises(UserError, match="new_rows_steps is 3, but the model that training starts from was not extended"):
+        pretrain.run(config, {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}, tmp_path)
+
+
 def test_a_loss_that_is_no_number_stops_training_with_the_ids_of_the_documents_in_the_sequence(
         path: TrainingPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packs = tmp_path / "packs"
