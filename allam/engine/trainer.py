@@ -78,8 +78,8 @@ class Trainer:
     `model` is a transformers model in fp32 on the CPU, with the weights to start from; `global_batch` counts sequences (or conversations, or pairs)
     of one step over all ranks; `work` is the artifact's scratch folder;
     `seed` is that of `dropout`'s masks; `on_spike` says whether the update of a step that spikes is kept, left out, or left out with all since the last
-    multiple of `roll_back_steps`; with `new_rows_first` the first steps train nothing else; `about` is what the stage wants checkpoints to hold after so many steps, the same for the same step. Raises
-    `UserError` where the batch doesn't divide by the ranks.
+    multiple of `roll_back_steps`; with `new_rows_first` the first steps train nothing else; `about` is what the stage wants checkpoints to hold after so
+    many steps, the same for the same step. Raises `UserError` where the batch doesn't divide by the ranks.
     """
 
     def __init__(self, model: PreTrainedModel, optimizer: OptimizerSettings, *, precision: Literal["fp32", "bf16"], global_batch: int,

@@ -32,3 +32,12 @@ def test_a_quick_run_checks_both_sides_prints_its_table_and_writes_no_result(nam
     for row in rows:
         assert float(row.split("│")[3].replace(",", "")) >= 0, row
     assert {path: path.read_bytes() for path in results.glob("*.json")} == before
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_figure_5_trains_with_both_methods_and_prints_both() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.ablations.figure5", "--quick"], cwd=CODE, capture_output=True, text=True, check=False, timeout=600,
+                          env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    before_training = {method: float(bits) for method, bits in re.findall(r"│ 0 +│ (mean|random) +│ ([0-9.]+) ", done.stdout)}
+    assert 0 < before_training["mean"] < before_training["random"], done.stdout

@@ -63,6 +63,16 @@ def test_from_scratch_needs_no_vocabulary_extension_and_one_tokenizer_from_the_f
     assert specs["continue"].inputs["model"] == "pretrain"
 
 
+@pytest.mark.parametrize(("recipe", "field", "told"), [
+    ("demo", "train.pretrain.new_rows_steps=5", "random weights has no new rows"),
+    ("allam_7b_scratch", "train.continue.new_rows_steps=5", "needs an extended vocabulary"),
+    ("demo", "train.continue.new_rows_steps=100000", "more than the phase's"),
+])
+def test_a_first_phase_for_new_rows_is_refused_where_it_cannot_be(recipe: str, field: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load(recipe, [field])
+
+
 def test_a_base_of_the_hub_is_not_looked_for_below_the_data_root() -> None:
     folder = make_plan(load("allam_7b")).specs["import_model"]
     of_the_hub = make_plan(load("allam_7b", ["train.import_model.model=some/model", "train.import_model.revision=deadbeef"])).specs["import_model"]

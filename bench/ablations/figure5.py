@@ -1,10 +1,10 @@
 """The paper's Figure 5: the start of continued pretraining, with new rows made by `mean` of old ones and drawn at random (paper §2.2).
 
-    python -m bench.figure5 [--set data.root=...] [--recipe proxy] [--tokens 300000] [--seeds 3] [--store runs] [--quick]
+    python -m bench.ablations.figure5 [--set data.root=...] [--recipe proxy] [--tokens 300000] [--seeds 3] [--store runs] [--quick]
 
 Runs the recipe up to `continue` for both methods and each seed, which is that of the drawn rows and of the order of the text; what comes before `extend` is
-made once. Under one seed both methods read the same text in the same order. Writes bench/results/figure5.json and docs/images/figure5.svg. `--quick` trains
-`demo` for two steps with one seed and writes nothing.
+made once. Under one seed both methods read the same text in the same order. Writes bench/results/ablations.figure5.json and docs/images/figure5.svg.
+`--quick` trains `demo` for a few steps with one seed and writes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from allam.report.lines import Line, line_chart
 from allam.report.svg import Chart
 from bench._harness import REAL_DATA, write_result
 
-IMAGE = Path(__file__).parents[1] / "docs" / "images" / "figure5.svg"
+IMAGE = Path(__file__).parents[2] / "docs" / "images" / "figure5.svg"
 METHODS = {"mean": "#0f7b6c", "random": "#c2571a"}
 STYLE = ("svg { background: #fff } text { font: 12px system-ui, sans-serif; fill: #5b6470 } .label { fill: #1c2430 } .grid { stroke: #e3e6ea } "
          ".axis { stroke: #5b6470 } .line { fill: none; stroke-width: 1.5; stroke: currentColor } "
@@ -106,7 +106,7 @@ def main() -> None:
     common = [*root, *given.set, f"train.continue.tokens={given.tokens}", f"train.continue.eval_every={every}"]
     courses = {method: [course(given.recipe, given.store, [*common, f"train.extend.method={method}", f"train.extend.seed={seed}",
                                                            f"train.continue.mix.seed={seed}"]) for seed in range(given.seeds)] for method in METHODS}
-    write_result("figure5", ("torch", "deepspeed", "transformers"), rows=report(courses),
+    write_result("ablations.figure5", ("torch", "deepspeed", "transformers"), rows=report(courses),
                  loss={method: [training_loss(found) for found in some] for method, some in courses.items()})
     IMAGE.write_text(draw(courses), encoding="utf-8")
 

@@ -1,0 +1,1 @@
+"""Comparisons of what is learned, by training: hours each, and no part of `make bench`."""
