@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= runs
+TESTS ?= tests
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
@@ -29,13 +30,13 @@ demo: $(VENV)/.installed
 	@$(BIN)/allam run demo --store $(STORE)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m 'slow and not gpu' --timeout=2400
+	$(BIN)/python -m pytest -m 'slow and not gpu' --timeout=2400 $(TESTS)
 
 test-gpu: $(VENV)/.installed
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu $(TESTS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

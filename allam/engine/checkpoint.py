@@ -4,11 +4,13 @@
                               state.json               step, whatever the trainer adds, {file: sha256}, and its own sha256; written last,
                                                        before the folder gets its name
 
+Every rank writes its share of the tensors, and reads its share of the files to check them, so that both take as long as the slowest node's part of the storage.
 A folder without its final name never counts, and one whose files differ from their checksums is passed over, aloud. No file is ever unpickled.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,49 +20,76 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from allam.artifacts import canonical_json, file_sha256, fsync_folder, write_json
+from allam.engine.device import Ranks
 
 STATE, WEIGHT = "state.json", "weight/"
-SHARD_BYTES = 4 * 2**30  # bounds the memory of the writing rank
+SHARD_BYTES = 4 * 2**30  # bounds the memory of a rank that writes
 
 
-def save(folder: Path, step: int, tensors: Iterable[tuple[str, Tensor]], state: dict[str, Any], writes: bool) -> Path:
-    """Writes the checkpoint of `step` below `folder`; collective, since `tensors` is: ranks with `writes` false only walk through it."""
+def save(folder: Path, step: int, tensors: Iterable[tuple[str, Tensor]], state: dict[str, Any], ranks: Ranks) -> Path:
+    """Writes the checkpoint of `step` below `folder`. Collective, as `tensors` is: each rank writes some of them, and the first one `state`.
+
+    Raises `OSError` on every rank where one of them couldn't write.
+    """
     final = place(folder, step)
-    if not writes:
-        for _ in tensors:
-            pass
-        return final
     temporary = folder / f"{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    files: dict[str, str] = {}
-    waiting: dict[str, Tensor] = {}
+    if ranks.first:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    ranks.barrier()
+    share = _Share(temporary, ranks)
     for name, tensor in tensors:
-        waiting[name] = tensor.contiguous()
-        if sum(t.nbytes for t in waiting.values()) >= SHARD_BYTES:
-            _write_shard(temporary, waiting, files)
-    if waiting:
-        _write_shard(temporary, waiting, files)
-    content = {"step": step, **state, "files": files}
-    write_json(temporary / STATE, content | {"sha256": _seal(content)})
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    fsync_folder(folder)
+        share.take(name, tensor)
+    share.write()
+    found = ranks.gather((share.files, share.error))
+    for _, error in found:
+        if error is not None:
+            raise error
+    if ranks.first:
+        content = {"step": step, **state, "files": {name: checksum for files, _ in found for name, checksum in sorted(files.items())}}
+        write_json(temporary / STATE, content | {"sha256": _seal(content)})
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        fsync_folder(folder)
     return final
 
 
-def _write_shard(folder: Path, waiting: dict[str, Tensor], files: dict[str, str]) -> None:
-    path = folder / f"{len(files):05d}.safetensors"
-    save_file(waiting, path)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    files[path.name] = file_sha256(path)
-    waiting.clear()
+class _Share:
+    """The tensors that this rank writes: each goes to the rank that has the fewest bytes so far, which all ranks find alike."""
+
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
+        self._folder, self._ranks, self._bytes = folder, ranks, [0] * ranks.world_size
+        self._waiting: dict[str, Tensor] = {}
+        self.files: dict[str, str] = {}
+        self.error: OSError | None = None
+
+    def take(self, name: str, tensor: Tensor) -> None:
+        """Keeps the tensor where it is this rank's, and writes a file where enough are kept."""
+        owner = self._bytes.index(min(self._bytes))
+        self._bytes[owner] += tensor.nbytes
+        if owner == self._ranks.rank and self.error is None:
+            self._waiting[name] = tensor.contiguous()
+            if sum(t.nbytes for t in self._waiting.values()) >= SHARD_BYTES:
+                self.write()
+
+    def write(self) -> None:
+        """Writes what is kept. An error is kept for `save` to raise: this rank has to walk on beside the others."""
+        if not self._waiting:
+            return
+        path = self._folder / f"{len(self.files) * self._ranks.world_size + self._ranks.rank:05d}.safetensors"
+        try:
+            save_file(self._waiting, path)
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+            self.files[path.name] = file_sha256(path)
+        except (OSError, SafetensorError) as error:  # safetensors tells a full disk by an error of its own
+            self.error = error if isinstance(error, OSError) else OSError(errno.EIO, str(error), str(path))
+        self._waiting.clear()
 
 
 def _seal(content: dict[str, Any]) -> str:
@@ -106,16 +135,23 @@ def _link(source: str, target: str) -> None:
 
 # --- reading ---------------------------------------------------------------------------------------------------------------------
 
-def newest(folder: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """The state of the newest sound checkpoint, with its folder under "folder"; None where there is none. What is damaged is named by `say`."""
-    found = steps(folder)
+def newest(folder: Path, ranks: Ranks, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The state of the newest sound checkpoint, with its folder under "folder"; None where there is none. What is damaged is named by `say` on the first
+    rank. Collective."""
+    found: Any = ranks.broadcast(steps(folder) if ranks.first else None)
     for i in reversed(range(len(found))):
         candidate = place(folder, found[i])
-        problem = damage(candidate)
+        problem = damage_found_by(ranks, candidate)
         if problem is None:
             return state_of(candidate)
-        say(f"checkpoint {candidate.name} is damaged ({problem}); " + ("falling back to the one before" if i else "there is none before it"))
+        if ranks.first:
+            say(f"checkpoint {candidate.name} is damaged ({problem}); " + ("falling back to the one before" if i else "there is none before it"))
     return None
+
+
+def damage_found_by(ranks: Ranks, checkpoint: Path) -> str | None:
+    """`damage`, with the files shared among the ranks; the same answer on each."""
+    return next((problem for problem in ranks.gather(damage(checkpoint, ranks.rank, ranks.world_size)) if problem), None)
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
@@ -124,8 +160,8 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
     return state | {"folder": str(checkpoint)}
 
 
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None. Reads every file of it."""
+def damage(checkpoint: Path, part: int = 0, parts: int = 1) -> str | None:
+    """What is wrong with a checkpoint, or None. Reads every file of it; with `parts` every so manieth, from number `part` on."""
     try:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         sealed = state.pop("sha256")
@@ -134,7 +170,7 @@ def damage(checkpoint: Path) -> str | None:
         files = state["files"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{STATE}: {type(error).__name__}"
-    for name, expected in files.items():
+    for name, expected in list(files.items())[part::parts]:
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"

@@ -13,6 +13,7 @@ import resource
 import socket
 import sys
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from allam.cluster import ClusterProfile, execution
 from allam.errors import StageFailed, UserError
 
+T = TypeVar("T")
 GROUP_TIMEOUT = datetime.timedelta(minutes=30)
 
 
@@ -51,6 +53,14 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's `value`, in the order of the ranks, on each."""
+        if self.world_size == 1:
+            return [value]
+        box: list[Any] = [None] * self.world_size
+        dist.all_gather_object(box, value)
+        return box
 
     def barrier(self) -> None:
         """Waits until every rank is here."""

@@ -179,7 +179,7 @@ class Trainer:
             return {SKIPPED: True}
         step = self._step // self._roll_back_steps * self._roll_back_steps
         folder = checkpoint.place(self._checkpoints, step)
-        problem = self.ranks.broadcast(checkpoint.damage(folder) if self.ranks.first else None)
+        problem = checkpoint.damage_found_by(self.ranks, folder)
         if problem:
             raise StageFailed(f"step {self._step + 1} is a spike, and the checkpoint {folder} to roll back to is damaged ({problem})",
                               f"remove the checkpoints from {folder.name} on, so that training goes on before it, and run again")
@@ -268,7 +268,7 @@ class Trainer:
         """Writes a checkpoint after `done` steps (the loop does so by itself), and removes those that the profile doesn't keep."""
         sizes = {name: log.sync() for name, log in self._logs.items()}
         state = self._state(done, sizes) if self.ranks.first else {}
-        checkpoint.save(self._checkpoints, done, self._zero.state(), state, writes=self.ranks.first)
+        checkpoint.save(self._checkpoints, done, self._zero.state(), state, self.ranks)
         if self.ranks.first:
             anchor = done // self._roll_back_steps * self._roll_back_steps if self._roll_back_steps else None
             checkpoint.prune(self._checkpoints, self.profile.checkpoints_kept, lambda step: step == anchor or self._is_for_good(step))
@@ -300,7 +300,7 @@ class Trainer:
 
     def _resume(self) -> int:
         """Loads the newest sound checkpoint, cuts the logs back to it, and returns the number of steps done."""
-        found: Any = self.ranks.broadcast(checkpoint.newest(self._checkpoints) if self.ranks.first else None)
+        found = checkpoint.newest(self._checkpoints, self.ranks)
         sizes = found["logs"] if found else {}
         for name, log in self._logs.items():
             log.cut(sizes.get(name, 0))

@@ -242,6 +242,7 @@ def test_a_resumed_run_goes_on_in_the_same_tensorboard_curve(tmp_path: Path) -> 
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     profile = RARELY.model_copy(update={"tensorboard": str(tmp_path / "curves")})
     _stop_after(tmp_path / "pretrain" / "0123" / "work", 3, profile)
+    time.sleep(1.0)  # files of one second are read in the order of a counter's digits, where 10 comes before 9
     resumed = train(make_trainer(tmp_path / "pretrain" / "0123" / "work", STEPS, profile))
     curves = accumulator.EventAccumulator(str(tmp_path / "curves" / "pretrain-0123"))
     curves.Reload()
