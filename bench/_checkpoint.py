@@ -65,7 +65,8 @@ def checkpoint(folder: Path, vocab_size: int, hidden_size: int, layers: int, dty
     model = folder / "model"
     model.mkdir(parents=True)
     noise_1 = (torch.randn(999_983, generator=torch.Generator().manual_seed(0)) * 0.02).to(dtype)  # a prime: no two rows alike
-    files, places, sizes = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))], {}, []
+    places: dict[str, str] = {}
+    files, sizes = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))], list[int]()
     for file, names in zip(files, shards.values(), strict=True):
         save_file({name: noise_1[torch.arange(shapes[name].numel()) % len(noise_1)].view(shapes[name]) for name in names}, model / file,
                   metadata={"format": "pt"})

@@ -11,7 +11,7 @@ What differs, on purpose, and who does more because of it:
 - Ours writes documents after each of its three stages, each artifact whole by itself; the peer writes them twice.
 - Ours strips vowel marks before language ID and compares texts by their comparison form; the peer takes texts as they stand.
 - Ours checks files and ids against duplicates, writes what was dropped with the reason, and histograms; the peer keeps plain counts.
-- The peer asks fastText for all 176 scores a document (its default); ours for the best one.
+- The peer asks fastText for all 176 scores a document (its default); ours for the best one, of many documents at once, by `allam.text.lid_batch`.
 - datatrove's executor starts a manager process each run, about 0.1 s; ours runs a single worker's tasks directly.
 Against the peer ours runs without its spam, stop-word and URL rules and without anonymisation, for which there is no stock step that decides alike. Against
 the floor, which has the texts in memory, ours reads, runs all four filters and both searches for duplicates, and writes; then with anonymisation, too.

@@ -16,6 +16,7 @@ import json
 import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from sacrebleu.metrics.chrf import CHRF
@@ -81,7 +82,8 @@ def measure(model: Path, what: str, held_out: dict[str, list[str]]) -> Row:
     others = list(range(len(sentences)))
     random.Random(0).shuffle(others)
     most = max(map(len, held_out.values()))
-    streams = [[held_out[s][i] if i < len(held_out[s]) else None for s in sentences] for i in range(most)]
+    # sacrebleu takes None where a sentence has fewer references than others; its types don't say so
+    streams: list[Any] = [[held_out[s][i] if i < len(held_out[s]) else None for s in sentences] for i in range(most)]
     shuffled = [answers[other] for other in others]
     for sentence, answer in list(zip(sentences, answers, strict=True))[:: max(1, len(answers) // 8)]:
         print(f"{sentence}  ->  {answer}  ({held_out[sentence][0]})")

@@ -7,6 +7,7 @@ What is kept is anonymised where the source asks for it; the filters see the tex
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -40,8 +41,17 @@ class Rules:
         self.anonymise = Anonymiser(config.anonymise) if config.is_anonymised(source) else None
 
     def decide(self, text: str) -> Decision:
-        """The decision about one text. What several filters look at, the text without marks and its words, is made once."""
-        bare = without_marks(text)
+        """The decision about one text."""
+        return next(self.decide_all([text]))
+
+    def decide_all(self, texts: Sequence[str]) -> Iterator[Decision]:
+        """The decision about each text. Languages are identified for all of them first, which takes a third of the time of one after the other."""
+        bares = list(map(without_marks, texts))
+        answers = self.identifier.identify_all_bare(bares) if self.identifier is not None else [("", 0.0)] * len(bares)
+        return map(self._decide, texts, bares, answers)
+
+    def _decide(self, text: str, bare: str, answer: tuple[str, float]) -> Decision:
+        """What several filters look at, the text without marks and its words, is made once."""
         view = comparable(bare)
         words = view.split()
         measured: dict[str, float] = {"words": len(words) if bare is text else len(text.split())}  # a word may be made of marks alone
@@ -50,17 +60,16 @@ class Rules:
             if name in ("spam", "stop_words") and measures is None:
                 measures = measure_words(view, words, self.source.language)
                 measured |= {"spam_ratio": measures.spam_ratio, "stop_word_ratio": measures.stop_word_ratio}
-            detail = self._failure(name, bare, measured, measures)
+            detail = self._failure(name, answer, measured, measures)
             if detail is not None:
                 return Decision(name, detail, measured)
         return Decision(None, "", measured)
 
-    def _failure(self, name: FilterName, bare: str, measured: dict[str, float], measures: Measures | None) -> str | None:
+    def _failure(self, name: FilterName, answer: tuple[str, float], measured: dict[str, float], measures: Measures | None) -> str | None:
         """None where the text passes the filter, else the detail."""
         config = self.config
         if name == "language":
-            assert self.identifier is not None
-            label, score = self.identifier.identify_bare(bare)
+            label, score = answer
             measured["language_score"] = score if label == self.source.language else 0.0
             passes = label == self.source.language and reaches(score, config.min_language_score)
             return None if passes else f"{label or 'none'} {score:.4f}"
@@ -76,8 +85,7 @@ class Rules:
 def sift(table: pa.Table, rules: Rules, tally: Tally) -> tuple[pa.Table, list[bytes]]:
     """The documents of `table` that are kept, anonymised, and a line about each that is dropped; everything is counted in `tally`."""
     texts, keep, dropped, changed = table["text"].to_pylist(), [], [], False
-    for i, text in enumerate(texts):
-        decision = rules.decide(text)
+    for i, (text, decision) in enumerate(zip(texts, rules.decide_all(texts), strict=True)):
         tally.add(decision.reason, decision.measured)
         keep.append(decision.reason is None)
         if decision.reason is not None:
