@@ -23,6 +23,9 @@ Memory = Annotated[str, StringConstraints(pattern=r"^\d+[KMGT]?$")]
 Option = Annotated[str, StringConstraints(pattern=r"^--[a-z][a-z-]*(=[A-Za-z0-9_.,:/@+*=\[\]()&|-]+)?$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 OneLine = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
 OURS = ("array", "chdir", "comment", "dependency", "error", "job-name", "no-requeue", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable",
         "requeue", "signal", "test-only", "wait", "wrap")  # options that the launcher sets or relies on
 
@@ -36,7 +39,7 @@ def _seconds(limit: str) -> int:
 
 
 class Slurm(BaseModel):
-    """How jobs are submitted to Slurm; only read where `launcher` is `slurm`. docs/slurm.md is the guide."""
+    """How jobs are submitted to Slurm; only read where `launcher` or `data_executor` is `slurm`. docs/slurm.md is the guide."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,6 +53,8 @@ class Slurm(BaseModel):
     time_limit: Duration | None = Field(None, description="sbatch's --time; a stage that needs longer saves and requeues itself. null: the partition's")
     gpus_per_node: int | None = Field(None, ge=1, description="sbatch's --gpus-per-node of stages with ranks; a model on one process gets one. null: none")
     cpus_per_task: int | None = Field(None, ge=1, description="sbatch's --cpus-per-task; null: `threads` for a rank, else `workers` or `threads`")
+    task_jobs: int = Field(100, ge=1, description="jobs of a data stage's array that run at the same time, where `data_executor` is `slurm`")
+    task_memory: Memory | None = Field("2G", description="sbatch's --mem of each job of that array, on one CPU; null: the partition's default")
     memory: Memory | None = Field(None, description="sbatch's --mem, of a node, such as 900G; 0: all of it; null: the partition's default")
     exclusive: bool = Field(False, description="whole nodes for stages with ranks (sbatch's --exclusive)")
     modules: tuple[Word, ...] = Field((), description="environment modules to load, in this order")
@@ -95,6 +100,11 @@ class ClusterProfile(BaseModel):
     ranks: int = Field(1, ge=1, description="processes of a training stage; they share the global batch")
     threads: int = Field(2, ge=1, description="compute threads of one rank; results are bit-identical for the same number")
     workers: int = Field(2, ge=1, description="processes of a data stage")
+    data_executor: Literal["local", "slurm", "ray"] = Field(
+        "local", description="what does the tasks of a data stage (one a file or shard): `local` processes of the stage, an array of jobs as `slurm` says, or "
+        "a Ray cluster; small stages, and what looks at the whole corpus, stay with the stage")
+    ray_address: Word | None = Field(None, description="of the Ray cluster (`ray://host:10001`, `host:6379`, `auto`); null: RAY_ADDRESS, or one on this "
+                                     "machine for as long as the stage runs")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one")
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one rank, at most")
     activation_checkpointing: bool = Field(False, description="keep only the blocks' inputs and compute the rest again in the backward pass: a third more "
@@ -123,7 +133,7 @@ class ClusterProfile(BaseModel):
     pue: float = Field(1.0, ge=1, description="power usage effectiveness of the site, for estimates")
     kg_co2_per_kwh: float = Field(0.4, ge=0, description="carbon intensity of the electricity, for estimates")
     environment: dict[VariableName, str] = Field(default_factory=dict, description="extra environment variables of the workers; no secrets here")
-    slurm: Slurm = Field(default_factory=Slurm, description="how jobs are submitted, where `launcher` is `slurm`")
+    slurm: Slurm = Field(default_factory=Slurm, description="how jobs are submitted, where `launcher` or `data_executor` is `slurm`")
 
     @model_validator(mode="after")
     def _ranks_fit_the_nodes(self) -> ClusterProfile:
@@ -170,6 +180,19 @@ def _explain(detail: Any) -> str:
     if detail["type"] == "value_error":
         return message if field == "profile" else f"{field}: {message}"
     return f"{field}: {message[0].lower()}{message[1:]}, not {detail['input']!r}"
+
+
+def process_variables(profile: ClusterProfile, threads: int) -> dict[str, str]:
+    """What the environment of every process that works under a profile has. Hub look-ups are off unless the caller or the profile says otherwise."""
+    package_root = str(Path(__file__).parents[1])
+    variables = {
+        "ALLAM_CLUSTER": profile.model_dump_json(), "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONSAFEPATH": "1",  # else files in the artifact's folder, the working directory, could be imported
+        "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
+    }
+    variables |= {name: str(threads) for name in THREAD_VARIABLES}
+    variables |= {name: os.environ.get(name, "1") for name in OFFLINE_VARIABLES}
+    return variables | profile.environment
 
 
 def execution() -> ClusterProfile:

@@ -39,7 +39,7 @@ from allam.artifacts import (
     read_manifest,
     write_json,
 )
-from allam.errors import AllamError
+from allam.errors import AllamError, StageCancelled
 from allam.versions import git_revision, versions
 
 
@@ -150,7 +150,8 @@ def _report(folder: Path, error: BaseException) -> int:
         remedy, status = f"the traceback stands in {folder / LOG}", 1
     traceback.print_exception(error)
     try:
-        write_json(folder / ERROR, {"message": message, "remedy": remedy, "exit_code": status, "again": again})
+        write_json(folder / ERROR, {"message": message, "remedy": remedy, "exit_code": status, "again": again,
+                                    "cancelled": isinstance(error, StageCancelled)})
     except OSError:
         print(f"error: {message}\n  -> {remedy}", file=sys.stderr, flush=True)
     return status

@@ -42,31 +42,33 @@ from allam.errors import UserError
 
 @dataclass
 class _Read:
-    """A part, what its task noted, and which of its rows repeat an id, in ascending order."""
+    """Part number `number`, what its task noted, and how many of its rows repeat an id."""
 
     part: Part
+    number: int
     key: str
     notes: dict[str, Any]
-    repeats: Rows
+    repeats: int
 
     @property
     def documents(self) -> int:
         """Documents of the part, those with repeated ids among them."""
         return sum(shard["documents"] for shard in self.notes["shards"])
 
-    def repeats_by_shard(self) -> dict[int, Rows]:
-        """The repeats' rows in each shard that has any."""
+    def repeats_by_shard(self, repeats: Repeats) -> dict[int, Rows]:
+        """The repeats' rows in each shard that has any, ascending."""
+        rows = repeats.of(self.number)[0]
         starts = np.cumsum([0, *(shard["documents"] for shard in self.notes["shards"])])
-        shards = np.searchsorted(starts, self.repeats, side="right") - 1
-        return {int(shard): self.repeats[shards == shard] - starts[shard] for shard in np.unique(shards)}
+        shards = np.searchsorted(starts, rows, side="right") - 1
+        return {int(shard): rows[shards == shard] - starts[shard] for shard in np.unique(shards)}
 
 
 def run(config: IngestConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Reads all sources; see the module's docstring. Raises `UserError` where too much is broken, and for an empty source."""
     order = config.order or tuple(config.sources)
     parts = [part for source in order for part in parts_of(source, config.sources[source])]
-    reads = _read_all(config, parts, inputs["root"], out)
-    rewritten = _take_out_repeats(reads, out / "work")
+    reads, repeats = _read_all(config, parts, inputs["root"], out)
+    rewritten = _take_out_repeats(reads, repeats, out / "work")
     rows = {source: _funnel_row([read for read in reads if read.part.source == source]) for source in order}
     lines = _write_set_aside(out, reads, rewritten)
     for source, row in rows.items():
@@ -76,23 +78,24 @@ def run(config: IngestConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     return {"funnel": rows, "sources": sizes, "files": {"read": sum(read.notes["files"] for read in reads) - reused, "reused": reused}}
 
 
-def _read_all(config: IngestConfig, parts: list[Part], root: Path, out: Path) -> list[_Read]:
+def _read_all(config: IngestConfig, parts: list[Part], root: Path, out: Path) -> tuple[list[_Read], Repeats]:
     work, size = out / "work", sum(part.size for part in parts)
     keys = [part.key(config, out) for part in parts]
     earlier = find_earlier(out, keys, also=[SET_ASIDE])
     task = partial(make_part, config, parts, [earlier.get(key) for key in keys], root, work)
     run_tasks(work, "read", task, len(parts), unit="bytes", total=size, size=size)
     repeats = Repeats([part_folder(work, i) / "ids.npy" for i in range(len(parts))], work / "repeats")
-    return [_Read(part, key, read_notes(part_folder(work, i) / "notes.json"), repeats.of(i)[0]) for i, (part, key) in enumerate(zip(parts, keys, strict=True))]
+    notes = [read_notes(part_folder(work, i) / "notes.json") for i in range(len(parts))]
+    return [_Read(part, i, keys[i], notes[i], repeats.count(i)) for i, part in enumerate(parts)], repeats
 
 
 # --- repeated ids -----------------------------------------------------------------------------------------------------------------
 
-def _take_out_repeats(reads: list[_Read], work: Path) -> list[tuple[int, int]]:
+def _take_out_repeats(reads: list[_Read], repeats: Repeats, work: Path) -> list[tuple[int, int]]:
     """Writes the shards that hold repeated ids again, without those documents; returns these shards as (part, shard)."""
     rewritten, size = list[tuple[int, int]](), {"documents": 0, "bytes": 0}
     for i, read in enumerate(reads):
-        for shard, rows in read.repeats_by_shard().items():
+        for shard, rows in read.repeats_by_shard(repeats).items():
             save_array(_kept(work, i, shard).with_suffix(".npy"), rows)
             rewritten.append((i, shard))
             add_counts(size, read.notes["shards"][shard])
@@ -129,7 +132,7 @@ def _rewrite(shards: list[tuple[str, int, int]], work: Path, task: int, meter: M
 def _funnel_row(reads: list[_Read]) -> dict[str, Any]:
     entering, leaving, set_aside = 0, 0, dict[str, int]()
     for read in reads:
-        duplicates = len(read.repeats)
+        duplicates = read.repeats
         entering += read.notes["records"] - read.notes["skipped"]
         leaving += read.documents - duplicates
         add_counts(set_aside, read.notes["set_aside"] | ({"duplicate_id": duplicates} if duplicates else {}))

@@ -24,7 +24,7 @@ from allam.data.config import IngestConfig, SourceConfig
 from allam.data.readers import ENDINGS, ONE_DOCUMENT_A_FILE, Raw, SetAside, file_format, read_records
 from allam.data.reuse import EarlierPart, link, part_key
 from allam.data.signatures import save_array, signatures
-from allam.data.tables import BYTES_PER_GROUP, TableWriter, add_counts, read_tables, rows_until, text_bytes, unique_temporary, write_notes
+from allam.data.tables import TableWriter, add_counts, read_tables, rows_until, text_bytes, unique_temporary, write_notes
 from allam.data.tasks import Meter
 from allam.documents import ROWS_PER_GROUP, SCHEMA
 from allam.files import check_source
@@ -33,6 +33,7 @@ from allam.section import FileRef
 SET_ASIDE = "set_aside.jsonl"
 NO_PART_OF_A_PART = {"path", "files", "sha256", "filters"}  # fields of a source that don't bear on what is read from one of its files
 FILES_A_PART, BYTES_A_PART = 1000, 64_000_000  # at most, where each file is a document; they are part of the stage's version
+CHARACTERS_AT_ONCE = 2_000_000  # handed over as one table; they stand in memory twice, as Python's text and as Arrow's
 RUN_LENGTH = 200  # files in such a part, in the mean
 VARYING = ("id", "text", "url", "title", "date", "translation_of", "file", "line")
 TAKEN_DOWN = "taken_down"
@@ -227,7 +228,7 @@ class _Shards:
         self._rows.append((f"{self._prefix}{number:06d}" if raw.id is None else raw.id, raw.text, raw.url, raw.title, raw.date,
                            f"{self._original}{number:06d}" if numbered else raw.translation_of, file.path, raw.line))
         self._characters += len(raw.text)
-        if len(self._rows) == ROWS_PER_GROUP or self._characters >= BYTES_PER_GROUP:
+        if len(self._rows) == ROWS_PER_GROUP or self._characters >= CHARACTERS_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:

@@ -85,6 +85,10 @@ class Repeats:
         pairs = np.fromfile(self._pairs, np.int64, 2 * (end - first), offset=16 * first).reshape(-1, 2)
         return pairs[:, 0] - self.starts[file], pairs[:, 1]
 
+    def count(self, file: int) -> int:
+        """Repeats in one file."""
+        return int(self._bounds[file + 1] - self._bounds[file])
+
     def __len__(self) -> int:
         """Repeats in all files."""
         return int(self._bounds[-1])

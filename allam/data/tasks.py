@@ -1,7 +1,8 @@
-"""Runs a data stage's independent tasks (one a file or a shard) through datatrove's executor.
+"""Runs a data stage's independent tasks (one a file or a shard) through one of datatrove's executors, as the cluster profile says.
 
 datatrove gives the numbered tasks, the record of finished tasks (a stage that was killed goes on with the unfinished ones) and the way to
-Slurm and Ray. Its logging folder lies in the artifact's `work/`, since it skips finished tasks without regard to the configuration.
+Slurm (slurm_tasks.py) and Ray (ray_tasks.py). Its logging folder lies in the artifact's `work/`, since it skips finished tasks without regard to the
+configuration.
 A task writes whole files below `work/` and nothing else; the stage links them into the artifact at its end, because whatever lies
 outside `work/` is cleared when a killed stage is entered again. The number of workers changes nothing but the time.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable
@@ -20,15 +22,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
+from allam.artifacts import write_atomic
 from allam.cluster import execution
-from allam.errors import StageFailed
+from allam.errors import AllamError, StageFailed, UserError
 from allam.progress import Progress
 
 BYTES_WORTH_A_WORKER = 16_000_000  # a second process costs about a second to start; the filters do about 8 MB a second
+BYTES_WORTH_A_JOB = 64_000_000  # a job waits for the scheduler, too
 SECONDS_BETWEEN_REPORTS = 0.5
 TASKS_SUMMED_A_SECOND = 2000  # keeps the watch over ten thousand tasks below a few percent of a core
 
@@ -53,7 +58,7 @@ class Meter:
         self.path.write_text(str(self.done))
 
 
-class _EachTask(PipelineStep):  # type: ignore[misc]  # datatrove has no types
+class EachTask(PipelineStep):  # type: ignore[misc]  # datatrove has no types
     """The one step of the pipeline: task number `rank` does its share."""
 
     name = "task"
@@ -110,6 +115,19 @@ def _run_rank(rank: int) -> None:
     _taken[0]._run_for_rank(rank)
 
 
+def note_error(folder: Path, task: int, error: Exception) -> None:
+    """Leaves a task's error for the stage's process, which is on another machine."""
+    told = error if isinstance(error, AllamError) else StageFailed(f"{type(error).__name__}: {error}", f"the traceback stands in {folder / 'logs'}")
+    write_atomic(folder / "errors" / f"{task:05d}.json", orjson.dumps({"message": told.message, "remedy": told.remedy, "exit_code": told.exit_code}))
+
+
+def raise_noted_error(folder: Path) -> None:
+    """Raises the error that a task left, the first one's where there are several."""
+    for path in sorted((folder / "errors").glob("*.json")):
+        told = orjson.loads(path.read_bytes())
+        raise (UserError if told["exit_code"] == UserError.exit_code else StageFailed)(told["message"], told["remedy"])
+
+
 def run_tasks(work: Path, name: str, do: Callable[[int, Meter], None], tasks: int, *, unit: str, total: int, size: int) -> None:
     """Calls `do(task, meter)` for each task number below `tasks`, in processes where that pays; finished tasks are not done again.
 
@@ -119,9 +137,23 @@ def run_tasks(work: Path, name: str, do: Callable[[int, Meter], None], tasks: in
         return
     meters = work / name / "meters"
     meters.mkdir(parents=True, exist_ok=True)
-    workers = min(execution().workers, tasks, max(1, math.ceil(size / BYTES_WORTH_A_WORKER)))
     with _Watch(meters, Progress(unit, total, what=name)):
-        _Executor([_EachTask(do, meters)], tasks=tasks, workers=workers, logging_dir=str(work / name / "datatrove")).run()
+        _run([EachTask(do, meters)], tasks, work / name / "datatrove", size)
+
+
+def _run(steps: list[PipelineStep], tasks: int, folder: Path, size: int) -> None:
+    profile, jobs = execution(), min(tasks, math.ceil(size / BYTES_WORTH_A_JOB))
+    if profile.data_executor == "slurm" and jobs > 1:
+        from allam.data.slurm_tasks import SlurmExecutor
+
+        SlurmExecutor(steps, tasks, jobs, folder, profile).launch_job()
+    elif profile.data_executor == "ray" and jobs > 1:
+        from allam.data.ray_tasks import RayExecutor
+
+        RayExecutor(steps, tasks, folder, profile).run()
+    else:
+        workers = min(profile.workers, tasks, max(1, math.ceil(size / BYTES_WORTH_A_WORKER)))
+        _Executor(steps, tasks=tasks, workers=workers, logging_dir=str(folder)).run()
 
 
 class _Watch:
@@ -153,5 +185,5 @@ class _Watch:
 
 
 def unique_temporary(path: Path) -> Path:
-    """A temporary name beside `path` that no other process uses: a task's orphan may still write when the stage is entered again."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A temporary name beside `path` that no process of any machine uses but this: a task's orphan may still write when the stage is entered again."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")

@@ -5,7 +5,6 @@ worker said at its end. local.py and slurm.py stand on it; neither knows of the 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from allam.artifacts import ERROR, JOB, LOG, PROGRESS, WORK, ArtifactRef, Manifest, Store, folder_lock, write_json
-from allam.cluster import ClusterProfile
-from allam.errors import AllamError, StageFailed, UserError
+from allam.cluster import ClusterProfile, process_variables
+from allam.errors import AllamError, StageCancelled, StageFailed, UserError
 from allam.pipeline import StageSpec
 
 OnProgress = Callable[[dict[str, Any]], None]
 LOG_LINES_SHOWN = 15
 RUN_AGAIN = "run the same command again; the stage goes on where it was"
 LAUNCH = "ALLAM_LAUNCH"
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -59,17 +54,8 @@ def job(spec: StageSpec, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
 
 
 def worker_variables(folder: Path, profile: ClusterProfile) -> dict[str, str]:
-    """What a worker's environment has beyond the caller's. Hub look-ups are off unless the caller's environment or the profile says otherwise."""
-    package_root = str(Path(__file__).parents[2])
-    variables = {
-        "ALLAM_CLUSTER": profile.model_dump_json(), "ALLAM_PROGRESS": str(folder / PROGRESS),
-        "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONSAFEPATH": "1",  # else files in the artifact's folder, the working directory, could be imported
-        "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
-    }
-    variables |= {name: str(profile.threads) for name in THREAD_VARIABLES}
-    variables |= {name: os.environ.get(name, "1") for name in OFFLINE_VARIABLES}
-    return variables | profile.environment
+    """What a worker's environment has beyond the caller's."""
+    return {"ALLAM_PROGRESS": str(folder / PROGRESS)} | process_variables(profile, profile.threads)
 
 
 class Relay:
@@ -94,7 +80,7 @@ def told_failure(spec: StageSpec, folder: Path) -> AllamError | None:
     """The error that the worker left, in its own words; None where it left none."""
     try:
         told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
-        kind = UserError if told["exit_code"] == UserError.exit_code else StageFailed
+        kind = UserError if told["exit_code"] == UserError.exit_code else StageCancelled if told.get("cancelled") else StageFailed
         return kind(f"{spec.name}: {told['message']}", told["remedy"])
     except (OSError, ValueError, KeyError):
         return None

@@ -20,11 +20,10 @@ from pathlib import Path
 import psutil
 
 from allam.artifacts import LOG, MANIFEST, ArtifactRef, Store, is_being_made, lock_holder
-from allam.cluster import ClusterProfile
+from allam.cluster import RANK_VARIABLES, ClusterProfile
 from allam.errors import AllamError, StageFailed
 from allam.launch.folder import (
     LAUNCH,
-    RANK_VARIABLES,
     RUN_AGAIN,
     Made,
     OnProgress,

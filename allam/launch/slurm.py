@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from allam import slurm_queue as queue
 from allam.artifacts import ERROR, LOG, MANIFEST, SCRIPT, SUBMITTED, SUBMITTING, ArtifactRef, Store, is_being_made, write_json
 from allam.cluster import ClusterProfile
 from allam.errors import AllamError, StageCancelled, StageFailed
-from allam.launch import slurm_queue as queue
 from allam.launch.folder import LOG_LINES_SHOWN, RUN_AGAIN, Made, OnProgress, Relay, full_disk, log_lines, prepare, remove_scratch, tail, told_failure
-from allam.launch.slurm_queue import Job, NoAnswer
 from allam.launch.slurm_script import comment, job_name, write_script
 from allam.pipeline import StageSpec
+from allam.slurm_queue import Job, NoAnswer
 
 SECONDS_TO_APPEAR = 60.0  # after a submission without an answer: so long it may take to show in the queue
 SECONDS_TO_COME_BACK = 180.0  # after a node failed or preemption: so long until Slurm has requeued the job (its own default is 120)

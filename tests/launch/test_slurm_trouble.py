@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from allam import slurm_queue
 from allam.artifacts import SUBMITTED
 from allam.cluster import ClusterProfile, load_profile
 from allam.errors import StageCancelled, StageFailed, UserError
-from allam.launch import slurm, slurm_queue
+from allam.launch import slurm
 from allam.launch.slurm_script import render
 
 FAKE = Path(__file__).parent / "fake_slurm"

@@ -13,8 +13,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from allam.cluster import RANK_VARIABLES
 from allam.errors import UserError
-from allam.launch.folder import RANK_VARIABLES
 
 SECONDS_TO_ANSWER = 60.0  # a busy controller's own limit is 10 to 100 s
 KEPT_VARIABLES = ("SLURM_CONF", "SLURM_JWT")
@@ -68,7 +68,7 @@ def submit(folder: Path, script: str) -> str:
 def refuse_without_slurm() -> None:
     """Raises `UserError` where there is no Slurm to ask."""
     if missing := [command for command in ("sbatch", "squeue", "scontrol", "scancel") if shutil.which(command) is None]:
-        raise UserError(f"there is no {missing[0]} here, and the cluster profile says launcher: slurm",
+        raise UserError(f"there is no {missing[0]} here, and the cluster profile asks for Slurm",
                         "run this where jobs are submitted (a login node), or take another profile with --cluster")
 
 
