@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from allam.artifacts import Manifest
 
 ROWS_SHOWN = 40
+STATISTICS = "statistics.json"  # the stage `filter` leaves there what it measured, by source
+LANGUAGES = {"ar": "Arabic", "en": "English"}
 
 
 def duration(seconds: float) -> str:
@@ -93,7 +96,29 @@ def made_markdown(manifest: Manifest, path: Path, made: bool) -> str:
         columns = _columns(rows)
         lines += _table(name.replace("_", " ").capitalize(), ["", *(c.replace("_", " ") for c in columns)],
                         [[where, *(row.get(column, "") for column in columns)] for where, row in rows])
+    for name, (columns, bins) in distributions(manifest, path).items():
+        lines += _table(f"Documents by {name.replace('_', ' ')}", [name.replace("_", " "), *columns], bins)
     return "\n".join(lines) + "\n"
+
+
+def distributions(manifest: Manifest, path: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    """By measure of the stage `filter`: the languages, and for each bin that holds documents its bounds and their number in each language."""
+    if manifest.kind != "filter":
+        return {}
+    try:
+        statistics = json.loads((path / STATISTICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    sources, found = manifest.config.get("sources", {}), dict[str, dict[str, list[int]]]()
+    edges = {name: histogram["edges"] for measures in statistics.values() for name, histogram in measures.items()}
+    for source, measures in statistics.items():
+        language = LANGUAGES.get(sources.get(source, {}).get("language"), "other")
+        for name, histogram in measures.items():
+            sums = found.setdefault(name, {}).setdefault(language, [0] * len(histogram["counts"]))
+            found[name][language] = [a + b for a, b in zip(sums, histogram["counts"], strict=True)]
+    return {name: (list(by_language), [[f"{low:g} to {high:g}", *counts] for low, high, *counts
+                                       in zip(edges[name][:-1], edges[name][1:], *by_language.values(), strict=True) if any(counts)])
+            for name, by_language in found.items()}
 
 
 def _columns(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

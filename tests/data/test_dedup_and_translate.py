@@ -13,11 +13,13 @@ from data_stages import stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allam.data import originals
 from allam.data import signatures as module
 from allam.data.config import DedupConfig
 from allam.data.drops import Drops, read_drops
 from allam.data.signatures import Repeats, save_array, signatures
 from allam.data.tables import read_dropped
+from allam.data.tasks import Meter
 from allam.documents import Document, read_documents, shard_path, write_documents
 
 
@@ -84,6 +86,27 @@ def test_repeats_are_found_as_a_plain_loop_finds_them_however_many_parts(files: 
     expected = sorted((row, best[value]) for value, rows in groups.items() for row in rows if row != best[value])
     assert len(repeats) == len(expected)
     assert [(row + starts[i], original) for i, pair in enumerate(found) for row, original in zip(*pair, strict=True)] == expected
+
+
+@pytest.mark.parametrize("rows_at_once", [3, 1000])
+def test_originals_are_found_by_id_whatever_their_order_and_however_many_parts(tmp_path: Path, rows_at_once: int) -> None:
+    names = [f"doc-{i}" for i in range(40)]
+    for shard, first in enumerate((20, 0)):
+        write_documents(shard_path(tmp_path, "a", shard), [document(name, f"text of {name}") for name in names[first: first + 20]])
+    shards = [("a", shard_path(tmp_path, "a", shard)) for shard in range(2)]
+    links = [["doc-3", "doc-39", None, "doc-3"], [], ["elsewhere", *names[10:30]]]
+    work = tmp_path / "work"
+    work.mkdir()
+    with patch.object(originals, "ROWS_AT_ONCE", rows_at_once), patch.object(module, "ROWS_AT_ONCE", rows_at_once):
+        for i, named in enumerate(links):
+            save_array(tmp_path / f"{i}.npy", signatures(named))
+        originals.want(work, [tmp_path / f"{i}.npy" for i in range(len(links))])
+        for task in range(2):
+            originals.gather(work, shards, task, Meter(tmp_path / "meter"))
+        originals.index(work, 2)
+        found = originals.Originals(work)
+        for named in links:
+            assert list(found.find(signatures(named))) == [f"text of {name}" if name in names else None for name in named]
 
 
 def test_two_signatures_that_share_their_first_half_are_two(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("ray
 def on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ClusterProfile(data_executor="ray", environment={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"})
     monkeypatch.setenv("ALLAM_CLUSTER", given.model_dump_json())
-    monkeypatch.setattr(tasks, "BYTES_WORTH_A_JOB", 1)
+    monkeypatch.setattr(tasks, "BYTES_WORTH_A_JOB", 200_000)  # each step starts a cluster
 
 
 def test_ray_makes_the_bytes_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,8 +39,9 @@ def test_ray_makes_the_bytes_of_one_process(tmp_path: Path, monkeypatch: pytest.
         assert checksums(tmp_path / "ray" / name) == checksums(tmp_path / "one" / name)
 
 
-def test_a_killed_task_is_done_again_and_a_tasks_own_error_is_the_stages(tmp_path: Path) -> None:
+def test_a_killed_task_is_done_again_and_a_tasks_own_error_is_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     do = partial(array_tasks.note, tmp_path)
+    monkeypatch.setattr(tasks, "BYTES_WORTH_A_JOB", 1)
     (tmp_path / "kill-2").touch()
     tasks.run_tasks(tmp_path / "work", "things", do, 3, unit="things", total=3, size=3)
     assert [len(path.read_text().splitlines()) for path in sorted(tmp_path.glob("begun-*"))] == [1, 1, 2]

@@ -1,5 +1,6 @@
 """Tasks: one for each kind of stage, and what they say."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ def test_figures_of_the_same_shape_stand_in_a_table_of_their_own():
     assert "| ar, web | 0.3 |  |" in page
     assert "| loss.first | 6.9 |" in page
     assert "ledger.en" not in page
+
+
+def test_the_page_of_the_filters_has_the_distributions_of_what_they_measured_by_language(tmp_path):
+    ours, theirs = {"edges": [0.9, 0.95, 1.0], "counts": [0, 7]}, {"edges": [0.9, 0.95, 1.0], "counts": [2, 1200]}
+    (tmp_path / "statistics.json").write_text(json.dumps({"a": {"language_score": ours}, "b": {"language_score": theirs}, "c": {"language_score": ours}}))
+    sources = {"a": {"language": "ar"}, "b": {"language": "en"}, "c": {"language": "ar"}}
+    page = made_markdown(MANIFEST.model_copy(update={"config": {"sources": sources}}), tmp_path, made=True)
+    assert "### Documents by language score\n\n| language score | Arabic | English |\n" in page
+    assert "| 0.9 to 0.95 | 0 | 2 |\n| 0.95 to 1 | 14 | 1,200 |\n" in page
 
 
 def test_no_figure_is_lost_where_shapes_differ():
