@@ -126,9 +126,9 @@ def _columns(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def _is_table(rows: Sequence[tuple[str, Mapping[str, Any]]], value: Any) -> bool:
-    """Whether `rows` hold all figures of a metric, and fill at least half of their table."""
+    """Whether `rows` hold all figures of a metric, and fill at least a third of their table."""
     cells = sum(len(row) for _, row in rows)
-    return len(rows) > 1 and cells == len(list(flat(value))) and 2 * cells >= len(rows) * len(_columns(rows))
+    return len(rows) > 1 and cells == len(list(flat(value))) and 3 * cells >= len(rows) * len(_columns(rows))
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
