@@ -61,7 +61,7 @@ class Stage:
         return [pattern for pattern in self.makes if not any(path.is_file() for path in folder.glob(pattern))]
 
 
-_DOCUMENTS, _TOKENIZER, _MODEL = ("documents/*/*.parquet",), ("tokenizer.model", "tokenizer.json"), ("model/config.json", "model/*.safetensors")
+_DOCUMENTS, _TOKENIZER, _MODEL = ("documents/*/*.parquet",), ("tokenizer.json",), ("model/config.json", "model/*.safetensors")
 
 STAGES: dict[str, Stage] = {
     "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=4, makes=_DOCUMENTS),
@@ -285,13 +285,21 @@ def _tokenizer(plan: Plan, files: FileTable) -> None:
     config, held_out = plan.recipe.tokenizer, {"held_out": plan.recipe.data.held_out}
     corpus = {"natural": "decontaminate", "translated": "decontaminate_translated"}
     if config.base.model is not None:
-        found, problems = _files(files, "tokenizer.base.model", config.base.model)
+        found, problems = _files(files, "tokenizer.base.model", *_base_files(plan.root, config.base.model))
         plan.add("base_tokenizer", config.base.model_copy(update=found), problems=problems)
     else:
         plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "decontaminate"})
     plan.add("arabic_tokenizer", config.arabic.model_copy(update=held_out), corpus | {"base": "base_tokenizer"})
     plan.add("merged_tokenizer", config.merged.model_copy(update=held_out), corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
     plan.add("fertility", config.fertility, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer", "merged": "merged_tokenizer"})
+
+
+def _base_files(root: Path, given: str) -> tuple[str, ...]:
+    """The files of a base's tokenizer: its SentencePiece model, or where there is none, tokenizer.json and the configuration beside it."""
+    folder = given.rstrip("/") if (root / given).is_dir() else str(Path(given).parent)
+    if given.endswith(".json") or ((root / given).is_dir() and not (root / given / "tokenizer.model").is_file()):
+        return (f"{folder}/tokenizer.json", f"{folder}/tokenizer_config.json")
+    return (f"{folder}/tokenizer.model",) if (root / given).is_dir() else (given,)
 
 
 def _train(plan: Plan, files: FileTable) -> list[str]:

@@ -14,7 +14,7 @@ use, behind their `<`, and tokenizer.json takes it away again after it has looke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from allam.chat.tokens import ASSISTANT, BASE_SPECIALS, BOS, END, EOS, PAD, ROLE_TOKENS, SYSTEM, USER
@@ -22,21 +22,36 @@ from allam.chat.tokens import ASSISTANT, BASE_SPECIALS, BOS, END, EOS, PAD, ROLE
 Message = Mapping[str, str]
 
 GUARD = "\ufdd0"
-_HEADS = ("<\\ufdd0", "<|", *BASE_SPECIALS, PAD)  # the guard itself, first; how every special token begins, or all of it
-_CONTENT = "message['content']" + "".join(f" | replace('{head}', '<\\ufdd0{head[1:]}')" for head in _HEADS)
+_SIGN = "\\ufdd0"  # the guard as Jinja spells it
+_HEADS = ("<|", *BASE_SPECIALS, PAD)  # how every special token of ours begins, or all of it
 
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}"
-    "{{ '" + ASSISTANT + "' }}{% generation %}{{ (" + _CONTENT + ") + '" + END + "' }}{% endgeneration %}"
-    "{% elif message['role'] == 'user' %}{{ '" + USER + "' + (" + _CONTENT + ") + '" + END + "' }}"
-    "{% elif message['role'] == 'system' and loop.first %}{{ '" + SYSTEM + "' + (" + _CONTENT + ") + '" + END + "' }}"
-    "{% else %}{{ raise_exception('only system (first), user and assistant turns are known, not ' + message['role']) }}"
-    "{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
-)
+
+def chat_template(others: Iterable[str] = ()) -> str:
+    """The Jinja template. `others` are special tokens of a base's that don't begin as ours do: where a message spells one, it is guarded too."""
+    tokens = [(_quoted(token[0]), _quoted(token[1:])) for token in (*_HEADS, *others)]
+    content = "message['content']"
+    for first, rest in (*((first, _SIGN) for first in dict.fromkeys(first for first, _ in tokens)), *tokens):  # the guard itself, before it is put anywhere
+        content += f" | replace('{first}{rest}', '{first}{_SIGN}{rest}')"
+    return (
+        "{{ bos_token }}"
+        "{% for message in messages %}"
+        "{% if message['role'] == 'assistant' %}"
+        "{{ '" + ASSISTANT + "' }}{% generation %}{{ (" + content + ") + '" + END + "' }}{% endgeneration %}"
+        "{% elif message['role'] == 'user' %}{{ '" + USER + "' + (" + content + ") + '" + END + "' }}"
+        "{% elif message['role'] == 'system' and loop.first %}{{ '" + SYSTEM + "' + (" + content + ") + '" + END + "' }}"
+        "{% else %}{{ raise_exception('only system (first), user and assistant turns are known, not ' + message['role']) }}"
+        "{% endif %}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """Text as it stands between the quotes of a Jinja string."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+CHAT_TEMPLATE = chat_template()
 
 
 class Encoder(Protocol):

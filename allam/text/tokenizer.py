@@ -58,9 +58,13 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """The tokenizer of a folder that holds `tokenizer.model`."""
+        """The tokenizer of a folder that holds `tokenizer.model`, or where there is only a `tokenizer.json`, that one (`allam/text/byte_level.py`)."""
         path = Path(folder) / MODEL_FILE
         if not path.is_file():
+            from allam.text import byte_level
+
+            if (path.with_name(byte_level.FAST_FILE)).is_file():
+                return byte_level.ByteLevelTokenizer.load(folder)
             raise UserError(f"there is no {MODEL_FILE} in {folder}", "give the folder of a tokenizer stage's artifact, or of an exported model")
         return cls(path.read_bytes())
 
@@ -83,7 +87,7 @@ class Tokenizer:
                     self._known.learn()
             return list(chain.from_iterable(found))
         except RuntimeError:  # SentencePiece's binding can't take the string
-            _refuse_surrogates(text)
+            refuse_surrogates(text)
             raise
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -144,7 +148,8 @@ class _Known(dict[str, list[int]]):
             self["\n"] = self._line_end
 
 
-def _refuse_surrogates(text: str) -> None:
+def refuse_surrogates(text: str) -> None:
+    """Raises `UserError` where a text holds a lone surrogate, with its place."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

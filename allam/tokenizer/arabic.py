@@ -2,6 +2,7 @@
 
 Characters that are neither of Arabic script nor pieces of the base, such as emoji, could not be merged into it without changing English text that
 holds them. So the lines are cut there (`alphabet: mergeable`), and all pieces go to what can be merged; the base's own Arabic letters get a piece each.
+Where the base is byte-level BPE, merges are learnt onward from its own (`allam/tokenizer/byte_arabic.py`).
 
     allam stage arabic_tokenizer --recipe demo
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from allam.text.tokenizer import MODEL_FILE, SPACE
-from allam.tokenizer import check, fast, model, training
+from allam.tokenizer import byte_arabic, byte_base, check, fast, model, training
 from allam.tokenizer.config import ArabicTokenizerConfig
 from allam.tokenizer.script import ARABIC, has_arabic, is_arabic_piece
 
@@ -23,6 +24,8 @@ def run(config: ArabicTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
     """Trains on the Arabic of the inputs `natural` and `translated`, with an eye to the pieces of the input `base`."""
     folders = [inputs["natural"] / "documents", inputs["translated"] / "documents"]
     lines: Iterable[str] = training.training_lines(folders, "ar", config.max_sentences, config.seed, config.held_out)
+    if byte_base.is_byte_level(inputs["base"]):
+        return byte_arabic.run(config, inputs["base"], lines, out)
     base, required = inputs["base"] / MODEL_FILE, ""
     if config.alphabet == "mergeable" and base.is_file():
         characters = {piece for piece in model.normal_pieces(model.read(base)) if len(piece) == 1}

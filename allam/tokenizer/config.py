@@ -8,25 +8,27 @@ from allam.section import FileRef, HeldOut, Section, assumed, paper, planned
 
 
 class BaseTokenizerConfig(Section):
-    """The English-centred tokenizer to extend: read from a SentencePiece model, or trained on the corpus's English."""
+    """The English-centred tokenizer to extend: read from a SentencePiece model or a byte-level `tokenizer.json`, or trained on the corpus's English."""
 
-    model: str | None = paper("2.2", "SentencePiece model (`tokenizer.model`) below `data.root`, such as Llama 2's; null: train one here", None)
+    model: str | None = paper("2.2", "below `data.root`: a SentencePiece model (`tokenizer.model`, such as Llama 2's), a byte-level `tokenizer.json` (such as "
+                              "Llama 3's or Qwen's) with its `tokenizer_config.json` beside it, or a folder that holds one; null: train one here", None)
     vocab_size: int = assumed("a stand-in for Llama 2's 32,000", "pieces of a tokenizer trained here", 1024, ge=300)
     max_sentences: int = assumed("bounded memory", "lines of text to train on, at most", 200_000, ge=1)
     seed: int = assumed("any", "seed of the sample of lines", 0)
     held_out: HeldOut = planned("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
-    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the model file with its checksum", ())
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "its files with their checksums", ())
 
 
 class ArabicTokenizerConfig(Section):
-    """An Arabic-only SentencePiece BPE tokenizer with byte fallback."""
+    """An Arabic-only SentencePiece BPE tokenizer with byte fallback; for a byte-level base byte-level BPE, and as many merges learnt onward from its own."""
 
     vocab_size: int = assumed("the paper gives no size; 32,000 doubles Llama 2's vocabulary", "pieces, bytes included", 1024, ge=300)
     max_sentences: int = assumed("bounded memory", "lines of text to train on, at most", 200_000, ge=1)
-    character_coverage: float = assumed("bytes take the rest", "share of characters that get a piece", 0.9995, gt=0, le=1)
+    character_coverage: float = assumed("bytes take the rest", "share of characters that get a piece (not for byte-level bases)", 0.9995, gt=0, le=1)
     alphabet: Literal["mergeable", "all"] = assumed(
         "a piece such as an emoji's can't be merged without changing English that holds it",
-        "`mergeable`: only characters of Arabic script and those that the base has get pieces; `all`: whatever the text holds", "mergeable")
+        "`mergeable`: only characters of Arabic script and those that the base has get pieces; `all`: whatever the text holds. New pieces of a byte-level "
+        "base are of Arabic script alone, or hold some", "mergeable")
     seed: int = assumed("any", "seed of the sample of lines", 0)
     held_out: HeldOut = planned("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
 
@@ -35,7 +37,8 @@ class MergedTokenizerConfig(Section):
     """The base tokenizer with the Arabic pieces that it lacks."""
 
     arabic_script_only: bool = assumed(
-        "pieces such as '..' would change how English and code are cut", "add only pieces made of Arabic letters, marks and punctuation", True)
+        "pieces such as '..' would change how English and code are cut", "add only pieces made of Arabic letters, marks and punctuation (byte-level bases: "
+        "see arabic.alphabet)", True)
     pad_to_multiple: int = assumed("tensor cores like multiples of 64", "the vocabulary is padded to a multiple of this", 64, ge=1)
     checked_lines: int = assumed("a minute's work", "lines of English, of Arabic and of code, each, on which the result is checked; held-out ones besides",
                                  3000, ge=1)

@@ -34,8 +34,8 @@ def write_tokenizer(out: Path, data: bytes, chat_template: str | None = None) ->
     named = {key: value for key, value in config.items() if (key.endswith("_token") and isinstance(value, str)) or key == "additional_special_tokens"}
     write_atomic(out / MODEL_FILE, data)
     write_atomic(out / "tokenizer.json", json.dumps(fast_tokenizer(proto, chat_template is not None), ensure_ascii=False, indent=0) + "\n")
-    write_atomic(out / "tokenizer_config.json", _pretty(config))
-    write_atomic(out / "special_tokens_map.json", _pretty(named))
+    write_atomic(out / "tokenizer_config.json", pretty(config))
+    write_atomic(out / "special_tokens_map.json", pretty(named))
 
 
 def write_summary(out: Path, metrics: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def write_summary(out: Path, metrics: dict[str, Any]) -> None:
     proto = model.read(out / MODEL_FILE)
     specials = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in (model.CONTROL, model.UNKNOWN) and not is_padding(p.piece)}
     summary = {"vocab_size": len(proto.pieces), "special": specials, "sha256": hashlib.sha256((out / MODEL_FILE).read_bytes()).hexdigest()}
-    write_atomic(out / "summary.json", _pretty(summary | metrics))
+    write_atomic(out / "summary.json", pretty(summary | metrics))
 
 
 def fast_tokenizer(proto: model.ModelProto, guarded: bool = False) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def fast_tokenizer(proto: model.ModelProto, guarded: bool = False) -> dict[str, 
     return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
         "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": _pre_tokenizer(proto),
-        "post_processor": _add_bos(ids[BOS]), "decoder": {"type": "Sequence", "decoders": decoders},
+        "post_processor": add_bos(BOS, ids[BOS]), "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {"type": "BPE", "dropout": None, "unk_token": UNK, "continuing_subword_prefix": None, "end_of_word_suffix": None,
                   "fuse_unk": True, "byte_fallback": True, "ignore_merges": False, "vocab": ids, "merges": merges(model.normal_pieces(proto))}}
 
@@ -93,11 +93,13 @@ def _pre_tokenizer(proto: model.ModelProto) -> dict[str, Any] | None:
     return {"type": "Split", "pattern": {"Regex": f"{SPACE}*[^{SPACE}]+|{SPACE}+"}, "behavior": "Isolated", "invert": False}
 
 
-def _add_bos(bos_id: int) -> dict[str, Any]:
-    bos, first, second = ({"SpecialToken": {"id": BOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}})
-    return {"type": "TemplateProcessing", "single": [bos, first], "pair": [bos, first, {"SpecialToken": {"id": BOS, "type_id": 1}}, second],
-            "special_tokens": {BOS: {"id": BOS, "ids": [bos_id], "tokens": [BOS]}}}
+def add_bos(name: str, bos_id: int) -> dict[str, Any]:
+    """The step of tokenizer.json that puts BOS before a text, and before the second of a pair."""
+    bos, first, second = ({"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}})
+    return {"type": "TemplateProcessing", "single": [bos, first], "pair": [bos, first, {"SpecialToken": {"id": name, "type_id": 1}}, second],
+            "special_tokens": {name: {"id": name, "ids": [bos_id], "tokens": [name]}}}
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
+    """JSON for people."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

@@ -11,7 +11,7 @@ broken. The stage writes all of them to gate.json. Alone, on three folders of to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,14 @@ def measure(folders: Folders, lines: Lines, config: MergedTokenizerConfig, reach
         return findings
     before, alone, after = (Tokenizer.load(folder) for folder in (folders.base, folders.arabic, folders.merged))
     return [*findings, no_text_gives_a_special(merged, after, lines), pieces_reachable(base, merged, after),
-            pieces_met(base, merged, after, reach, config.max_unmet_share), lines_unchanged(before, after, lines),
+            pieces_met(_new(base, merged), after, reach, config.max_unmet_share), lines_unchanged(before, after, lines),
             words_cut_alike(model.normal_pieces(base), model.normal_pieces(arabic), alone, after, lines, config.min_same_segmentation),
             *fertility_kept(before, alone, after, lines, config.max_fertility_excess), *([ids_agree(folders.merged, lines), text_comes_back(after, lines)]
                                                                                         if thorough else [])]
 
 
-def _finding(promise: str, failures: list[str], of: int, remedy: str, most: int = 0) -> Finding:
+def judged(promise: str, failures: list[str], of: int, remedy: str, most: int = 0) -> Finding:
+    """The finding of a promise that at most so many may break."""
     return Finding(promise, len(failures), of, f"at most {most}", len(failures) <= most, tuple(failures[:SHOWN]), remedy)
 
 
@@ -100,7 +101,7 @@ def ids_stay(base: model.ModelProto, merged: model.ModelProto) -> Finding:
     """Each id of the base has its piece, kind and score in the merged model."""
     moved = [f"id {i}: {old.piece!r} became {merged.pieces[i].piece!r}" if i < len(merged.pieces) else f"id {i}: {old.piece!r} is gone"
              for i, old in enumerate(base.pieces) if i >= len(merged.pieces) or merged.pieces[i] != old]
-    return _finding("ids of the base that mean something else", moved, len(base.pieces), "append new pieces to the base's, in place of reordering them")
+    return judged("ids of the base that mean something else", moved, len(base.pieces), "append new pieces to the base's, in place of reordering them")
 
 
 def nothing_twice(merged: model.ModelProto) -> Finding:
@@ -109,7 +110,7 @@ def nothing_twice(merged: model.ModelProto) -> Finding:
     for i, p in enumerate(merged.pieces):
         where.setdefault(p.piece, []).append(i)
     twice = [f"{piece!r} has the ids {ids}" for piece, ids in where.items() if len(ids) > 1]
-    return _finding("pieces that stand twice", twice, len(merged.pieces), "add only pieces that the base lacks")
+    return judged("pieces that stand twice", twice, len(merged.pieces), "add only pieces that the base lacks")
 
 
 def specials_are_controls(merged: model.ModelProto) -> Finding:
@@ -120,7 +121,7 @@ def specials_are_controls(merged: model.ModelProto) -> Finding:
              if kinds.get(token, (0, None))[1] != (model.UNKNOWN if token == UNK else model.CONTROL)]
     others = [f"{p.piece!r} is id {i} of type {p.type}, which text can spell" for i, p in enumerate(merged.pieces)
               if p.type == model.USER_DEFINED and p.piece not in wanted]
-    return _finding("special tokens and padding rows that are no control pieces", wrong + others, len(wanted),
+    return judged("special tokens and padding rows that are no control pieces", wrong + others, len(wanted),
                     "give them the type CONTROL: text can spell a USER_DEFINED piece")
 
 
@@ -128,10 +129,14 @@ def no_text_gives_a_special(merged: model.ModelProto, after: Tokenizer, lines: L
     """No line, and no special token spelled out, gives the id of a special token or a padding row."""
     forbidden = {i for i, p in enumerate(merged.pieces) if p.type in (model.CONTROL, model.UNKNOWN)}
     spelled = [f"a{merged.pieces[i].piece} b" for i in sorted(forbidden)]
-    met = [f"{group}: {text[:60]!r} gave {after.pieces(sorted(found))}" for group, texts in (lines | {"spelled out": spelled}).items() for text in texts
+    return texts_giving(forbidden, after, lines | {"spelled out": spelled}, "give special tokens the type CONTROL")
+
+
+def texts_giving(forbidden: set[int], after: Tokenizer, lines: Lines, remedy: str) -> Finding:
+    """The lines that give one of the forbidden ids."""
+    met = [f"{group}: {text[:60]!r} gave {after.pieces(sorted(found))}" for group, texts in lines.items() for text in texts
            if (found := forbidden.intersection(after.encode(text)))]
-    return _finding("texts that gave a special token or a padding row", met, sum(map(len, lines.values())) + len(spelled),
-                    "give special tokens the type CONTROL")
+    return judged("texts that gave a special token or a padding row", met, sum(map(len, lines.values())), remedy)
 
 
 def _new(base: model.ModelProto, merged: model.ModelProto) -> list[tuple[int, str]]:
@@ -142,7 +147,7 @@ def pieces_reachable(base: model.ModelProto, merged: model.ModelProto, after: To
     """Each new piece is what its own text is cut into: one that isn't could never be reached by any text."""
     unreachable = [f"id {i} {piece!r}: its text gives {after.pieces(ids)} {ids}" for i, piece in _new(base, merged)
                    if (ids := _spell(after, piece)) != [i]]
-    return _finding("new pieces that no text can reach", unreachable, len(_new(base, merged)),
+    return judged("new pieces that no text can reach", unreachable, len(_new(base, merged)),
                     "leave them out: the pieces that they would be merged from are missing, or others are merged first")
 
 
@@ -153,9 +158,9 @@ def _spell(tokenizer: Tokenizer, piece: str) -> list[int]:
     return ids[len(tokenizer.encode("\n")):]
 
 
-def pieces_met(base: model.ModelProto, merged: model.ModelProto, after: Tokenizer, reach: Iterable[str], most: float) -> Finding:
+def pieces_met(new: list[tuple[int, str]], after: Tokenizer, reach: Iterable[str], most: float) -> Finding:
     """New pieces that the corpus's text is cut into at least once; those that it isn't are rows that training never sees."""
-    new, met, count = _new(base, merged), Counter[int](), 0
+    met, count = Counter[int](), 0
     for text in track(reach, "lines", what="looking for new pieces"):
         met.update(after.encode(text))
         count += 1
@@ -170,7 +175,7 @@ def lines_unchanged(before: Tokenizer, after: Tokenizer, lines: Lines) -> Findin
     texts = [(group, text) for group, group_lines in lines.items() for text in group_lines if not has_arabic(text)]
     changed = [f"{group}: {text[:60]!r}: {check.difference(after, new, old)}" for group, text in texts
                if (new := after.encode(text)) != (old := before.encode(text))]
-    return _finding("lines without Arabic script whose ids changed", changed, len(texts), "set tokenizer.merged.arabic_script_only to true")
+    return judged("lines without Arabic script whose ids changed", changed, len(texts), "set tokenizer.merged.arabic_script_only to true")
 
 
 def words_cut_alike(base: dict[str, float], arabic: dict[str, float], alone: Tokenizer, after: Tokenizer, lines: Lines, minimum: float) -> Finding:
@@ -226,7 +231,7 @@ def ids_agree(merged: Path, lines: Lines) -> Finding:
     """SentencePiece, `Tokenizer.encode` and transformers' AutoTokenizer give the same ids, and transformers puts BOS before them once."""
     failures = [f"{group}: {what}: {text[:60]!r}: {detail[:120]}"
                 for group, what, text, detail in check.disagreements(merged, lines, through_transformers=True)]
-    return _finding("lines on which SentencePiece, ours and transformers differ", failures, sum(map(len, lines.values())),
+    return judged("lines on which SentencePiece, ours and transformers differ", failures, sum(map(len, lines.values())),
                     "report this as a bug, with the base's tokenizer.model")
 
 
@@ -235,16 +240,16 @@ def text_comes_back(after: Tokenizer, lines: Lines) -> Finding:
     lost = [f"U+{ord(c):04X} {c!r}: {after.decode(after.encode(f'a{c}b'))!r}" for c in lost_characters(after)]
     lost += [f"{group}: {text[:60]!r} came back as {after.decode(after.encode(text))[:60]!r}" for group, texts in lines.items() for text in texts
              if SPACE not in text and after.decode(after.encode(text)) != text]
-    return _finding("characters and lines that don't come back (U+2581 can't)", lost, 0x110000 - 0x800 + sum(map(len, lines.values())),
+    return judged("characters and lines that don't come back (U+2581 can't)", lost, 0x110000 - 0x800 + sum(map(len, lines.values())),
                     "use a base with byte fallback and identity normalisation")
 
 
-def lost_characters(tokenizer: Tokenizer) -> list[str]:
-    """All code points of Unicode, surrogates aside, that don't come back; U+2581, which can't, is passed over."""
+def lost_characters(tokenizer: Tokenizer, normalised: Callable[[str], str] = str) -> list[str]:
+    """All code points of Unicode, surrogates aside, that don't come back, `normalised` or as they are; U+2581, which SentencePiece can't, is passed over."""
     found = []
     for start in range(0, 0x110000, 1024):
         block = [chr(code) for code in range(start, start + 1024) if not 0xD800 <= code < 0xE000 and chr(code) != SPACE]
         together = "".join(block)
-        if tokenizer.decode(tokenizer.encode(together)) != together:
-            found += [c for c in block if tokenizer.decode(tokenizer.encode(f"a{c}b")) != f"a{c}b"]
+        if tokenizer.decode(tokenizer.encode(together)) != normalised(together):
+            found += [c for c in block if tokenizer.decode(tokenizer.encode(f"a{c}b")) != normalised(f"a{c}b")]
     return found

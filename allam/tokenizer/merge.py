@@ -20,7 +20,7 @@ from allam.chat.tokens import CHAT_SPECIALS, PAD, padding_token
 from allam.documents import Document, is_held_out
 from allam.errors import UserError
 from allam.text.tokenizer import MODEL_FILE, SPACE
-from allam.tokenizer import check, fast, gate, model
+from allam.tokenizer import byte_base, byte_merge, check, fast, gate, model
 from allam.tokenizer.config import MergedTokenizerConfig
 from allam.tokenizer.sampling import group_of, sample_lines
 from allam.tokenizer.script import is_arabic_piece
@@ -32,6 +32,10 @@ def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
     """Merges the inputs `base` and `arabic`; the gate judges the result on lines of `natural` and `translated`, and gate.json says what it found."""
     from allam.chat.template import CHAT_TEMPLATE
 
+    documents = [inputs[name] / "documents" for name in ("natural", "translated")]
+    folders = gate.Folders(inputs["base"], inputs["arabic"], out)
+    if byte_base.is_byte_level(folders.base):
+        return byte_merge.run(config, folders, _lines(documents, config), _arabic_lines(documents, config))
     base, arabic = (model.read(inputs[name] / MODEL_FILE) for name in ("base", "arabic"))
     for proto, name in ((base, "the base tokenizer"), (arabic, "the Arabic tokenizer")):
         model.check_model(proto, name)
@@ -39,8 +43,6 @@ def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
     merged = add_specials(add_pieces(base, pieces), config.pad_to_multiple)
     fast.write_tokenizer(out, model.serialise(merged), CHAT_TEMPLATE)
 
-    documents = [inputs[name] / "documents" for name in ("natural", "translated")]
-    folders = gate.Folders(inputs["base"], inputs["arabic"], out)
     findings = gate.measure(folders, _lines(documents, config), config, _arabic_lines(documents, config))
     write_json(out / "gate.json", gate.as_json(findings))
     gate.require(findings)

@@ -32,7 +32,8 @@ def parse(data: bytes, where: str) -> ModelProto:
         proto.Clear()
     if not proto.pieces:
         raise UserError(f"{where} is no SentencePiece model ({len(data)} bytes, {_first_line(data)!r})",
-                        "give the real tokenizer.model: a Git LFS pointer or a tokenizer.json in its place won't do")
+                        "give the real tokenizer.model: a Git LFS pointer in its place won't do; Llama 3's is of another kind, "
+                        "give its tokenizer.json")
     return proto
 
 

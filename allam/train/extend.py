@@ -9,28 +9,23 @@ Alone: `allam stage extend --recipe demo`.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from allam.artifacts import write_json
-from allam.chat.tokens import CHAT_SPECIALS, is_padding
 from allam.engine.device import compute_device
 from allam.engine.model import describe_model, load_config
 from allam.errors import UserError
-from allam.text.tokenizer import MODEL_FILE, SPACE, Tokenizer
+from allam.text.tokenizer import Tokenizer
 from allam.train import alignment, extend_proof, new_rows
 from allam.train.config import ExtendConfig
 from allam.train.shape import write_generation_config
 from allam.train.shards import Change, Shards, lengthen
-
-model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
+from allam.train.spelling import spell_new_pieces
 
 INPUT, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"  # Llama's, Qwen's and Mistral's names
 TYPES = ("F32", "BF16", "F16")
@@ -51,7 +46,7 @@ def run(config: ExtendConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
 
     lengthen(source, target, {name: Change(base.vocab_size, len(spellings), _new_rows(source, name, base.vocab_size, weights[name], config, tied))
                               for name in matrices})
-    model_config.vocab_size, model_config.pad_token_id = merged.vocab_size, merged.pad_id
+    model_config.vocab_size, model_config.pad_token_id, model_config.bos_token_id = merged.vocab_size, merged.pad_id, merged.bos_id
     describe_model(target, model_config, inputs["tokenizer"])
     write_generation_config(target, merged)
     extension = extend_proof.Extension(source, Shards(target), base, merged, weights, config.method, tied)
@@ -93,37 +88,6 @@ def check_base(source: Shards, config: PretrainedConfig, pieces: int, padding_ro
                         f"if its last {config.vocab_size - pieces} rows only pad it, set train.extend.base_padding_rows={config.vocab_size - pieces}; if they "
                         "are tokens of another extension, give the model as it was before that")
     return matrices
-
-
-def spell_new_pieces(base_folder: Path, merged_folder: Path) -> list[list[int]]:
-    """For each id that only the merged tokenizer has, the base's ids of its text; empty for specials and padding rows.
-
-    Raises `UserError` where the merged tokenizer is no extension of the base, or the base is extended already.
-    """
-    base_proto, merged_proto = model_pb2.ModelProto(), model_pb2.ModelProto()
-    base_proto.ParseFromString((base_folder / MODEL_FILE).read_bytes())
-    merged_proto.ParseFromString((merged_folder / MODEL_FILE).read_bytes())
-    _check_tokenizers([p.piece for p in base_proto.pieces], [p.piece for p in merged_proto.pieces])
-    spec = base_proto.normalizer_spec  # a piece is spelled as it stands: no space is put before it or taken away
-    spec.add_dummy_prefix, spec.remove_extra_whitespaces = False, False
-    base = sentencepiece.SentencePieceProcessor(model_proto=base_proto.SerializeToString())
-    normal = model_pb2.ModelProto.SentencePiece.NORMAL
-    return [base.encode(p.piece.replace(SPACE, " ")) if p.type == normal else [] for p in merged_proto.pieces[len(base_proto.pieces):]]
-
-
-def _check_tokenizers(base: list[str], merged: list[str]) -> None:
-    extended = [piece for piece in base if piece in CHAT_SPECIALS or is_padding(piece)]
-    if extended:
-        raise UserError(f"the base tokenizer is extended already: it holds {extended[0]!r}", "give the base's own tokenizer and model, from before that")
-    for i, (old, new) in enumerate(zip(base, merged, strict=False)):
-        if old != new:
-            raise UserError(f"id {i} is {old!r} in the base tokenizer and {new!r} in the merged one", "merge again from this base tokenizer")
-    twice = [piece for piece, count in Counter(merged).items() if count > 1]
-    if twice:
-        raise UserError(f"the merged tokenizer holds {twice[0]!r} twice, so one of its rows could never be met", "merge again, each piece once")
-    if len(merged) <= len(base):
-        raise UserError(f"the merged tokenizer has {len(merged)} pieces and the base's {len(base)}: nothing is added",
-                        "give the merged tokenizer's folder as `tokenizer` and the base's as `base_tokenizer`")
 
 
 def _weights(method: str, matrices: list[str], tied: bool, spellings: list[list[int]], aligned: new_rows.Weights) -> dict[str, new_rows.Weights]:

@@ -21,9 +21,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from allam.engine.model import load_config, load_model
 from allam.errors import StageFailed
-from allam.text.tokenizer import SPACE, Tokenizer
+from allam.text.tokenizer import Tokenizer
 from allam.train import new_rows
 from allam.train.shards import Shards, changed_tensors
+from allam.train.spelling import spelled_again
 
 SAMPLED = 256  # new rows computed again
 TEXT = "The capital of France is Paris, and water boils at 100 degrees.\nfor i in range(10):\n    print(i)"
@@ -88,15 +89,12 @@ def _rows(shards: Shards, name: str) -> Any:
 
 
 def _shares(extension: Extension, name: str, token: int) -> list[tuple[int, float]]:
-    """The shares of old rows in a new id's row. The spelling comes from encoding the piece behind a line end, as it would stand within a text."""
-    base, merged = extension.base, extension.merged
-    piece = merged.pieces([token])[0]
-    if token in merged.special.values() or token in merged.padding:
+    """The shares of old rows in a new id's row, by a spelling of its own."""
+    ids = spelled_again(extension.base, extension.merged, token)
+    if not ids:
         return []
     if extension.method in ("random", "translation"):  # what was learnt or drawn is no function of the piece
-        return extension.weights[name][token - base.vocab_size]
-    behind = base.encode("\n" + piece.replace(SPACE, " "))
-    ids = behind[len(base.encode("\n")):]
+        return extension.weights[name][token - extension.base.vocab_size]
     if extension.method == "mean":
         return [(i, 1 / len(ids)) for i in ids]
     positions = torch.arange(len(ids), dtype=torch.float64)
