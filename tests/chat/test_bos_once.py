@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bilingual import save_small_model, small_model
+from bilingual import save_small_model, small_model, write_tokenizer
+from byte_bases import write_base
 from lm_eval.api.instance import Instance
 from transformers import AutoTokenizer
 
@@ -15,11 +16,28 @@ from allam.chat.template import encode_conversation, encode_prompt
 from allam.documents import Document, shard_path, write_documents
 from allam.eval import model as eval_model
 from allam.text.tokenizer import Tokenizer
+from allam.tokenizer import byte_base
 from allam.train import export, pack
 from allam.train.config import PackConfig
 
 TEXTS = ["The capital of Egypt is Cairo.", "<s>عاصمة مصر هي القاهرة.", "<s> <s></s>"]
 CHATS = [[{"role": "user", "content": text}, {"role": "assistant", "content": text}] for text in TEXTS]
+
+
+@pytest.fixture(scope="module", params=["sentencepiece", "llama3", "qwen"])
+def tokenizer_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece model; a byte-level base with BOS; one that has none, and gets `<s>`."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "sentencepiece":
+        write_tokenizer(folder)
+    else:
+        byte_base.write(folder, byte_base.extended(byte_base.read(write_base(folder / "base", request.param)), [], 64), chat=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_folder: Path) -> Tokenizer:
+    return Tokenizer.load(tokenizer_folder)
 
 
 def once(tokenizer: Tokenizer, ids: Any) -> bool:

@@ -24,7 +24,7 @@ from allam.section import HeldOut
 from allam.text.tokenizer import Tokenizer
 from allam.tokenizer import merge
 from allam.tokenizer.model import read, serialise
-from allam.train import alignment, export, extend, import_model, new_rows
+from allam.train import alignment, export, extend, import_model, new_rows, spelling
 from allam.train.config import ExtendConfig, ImportConfig
 from allam.train.shape import write_generation_config
 from allam.train.shards import Shards, lengthen
@@ -361,7 +361,7 @@ def test_memory_stays_within_one_and_a_half_times_the_largest_shard(tmp_path: Pa
 
 def merged_with(extending: Extending, pieces: list[str], name: str) -> Path:
     """The merged tokenizer with its last pieces replaced."""
-    proto = extend.model_pb2.ModelProto()
+    proto = spelling.model_pb2.ModelProto()
     proto.ParseFromString((extending.merged / "tokenizer.model").read_bytes())
     for at, piece in enumerate(pieces):
         proto.pieces[OLD + at].piece = piece
@@ -401,7 +401,7 @@ def test_a_tokenizer_that_adds_nothing_or_is_of_another_base_is_refused(extendin
         extending.run(model, inputs={"tokenizer": extending.base})
     other = extending.root / "other"
     other.mkdir()
-    proto = extend.model_pb2.ModelProto()
+    proto = spelling.model_pb2.ModelProto()
     proto.ParseFromString((extending.merged / "tokenizer.model").read_bytes())
     proto.pieces[300].piece = "zzz"
     (other / "tokenizer.model").write_bytes(proto.SerializeToString())
