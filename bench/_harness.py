@@ -73,6 +73,13 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def processor_seconds(function: Callable[[], object]) -> float:
+    """Seconds of this process's processor time of one call: other work on the machine disturbs them less."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
 def finish(name: str, rows: Sequence[Row], packages: Sequence[str], quick: bool) -> None:
     """Prints the table and, unless `quick`, writes bench/results/<name>.json."""
     table = Table("metric", "unit", "ours", "peer", "ratio (min, median, max)", "better", "target", title=name)

@@ -12,7 +12,7 @@ What differs, on purpose, and who does more because of it:
 - Ours strips vowel marks before language ID and compares texts by their comparison form; the peer takes texts as they stand.
 - Ours checks files and ids against duplicates, writes what was dropped with the reason, and histograms; the peer keeps plain counts.
 - The peer asks fastText for all 176 scores a document (its default); ours for the best one, of many documents at once, by `allam.text.lid_batch`.
-- datatrove's executor starts a manager process each run, about 0.1 s; ours runs a single worker's tasks directly.
+- datatrove's executor starts a manager process each run, about 0.1 s, which isn't counted: all figures are this process's own processor time.
 Against the peer ours runs without its spam, stop-word and URL rules and without anonymisation, for which there is no stock step that decides alike. Against
 the floor, which has the texts in memory, ours reads, runs all four filters and both searches for duplicates, and writes; then with anonymisation, too.
 
@@ -45,7 +45,7 @@ from allam.data.rules import identifier
 from allam.recipe import load
 from allam.text.forms import comparison_form
 from allam.text.language import model_path, reaches
-from bench._harness import Row, arguments, finish, in_turn, seconds
+from bench._harness import Row, arguments, finish, in_turn, processor_seconds
 from bench._text import one_worker, real_or_sample, run_stages
 
 # (language, real file, the sample's file in its place, documents at most)
@@ -167,14 +167,14 @@ def main() -> None:
 
         def timed(run: Any) -> float:
             shutil.rmtree(out, ignore_errors=True)
-            return data.megabytes / seconds(lambda: run(data, out))
+            return data.megabytes / processor_seconds(lambda: run(data, out))
 
         timed(run_ours)  # also loads what both need
         ours = kept_ids(out / "dedup", "documents/*/*.parquet")
         timed(run_peer)
         check(data, ours, kept_ids(out, "*/kept/*.parquet"))
         measured = in_turn(given.rounds, lambda: timed(run_ours), lambda: timed(run_peer))
-        whole = [in_turn(given.rounds, lambda run=run: data.megabytes / timed(run), lambda: seconds(lambda: run_floor(data)))  # type: ignore[misc]
+        whole = [in_turn(given.rounds, lambda run=run: data.megabytes / timed(run), lambda: processor_seconds(lambda: run_floor(data)))  # type: ignore[misc]
                  for run in (partial(run_ours, filters=FOUR_FILTERS, url=True), partial(run_ours, filters=FOUR_FILTERS, url=True, anonymise=True))]
     size = f"{len(data.texts)} documents of {' and '.join(data.names.values())}, {data.megabytes:.1f} MB"
     finish("curation", [

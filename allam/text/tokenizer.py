@@ -4,39 +4,34 @@
     ids = [tokenizer.bos_id, *tokenizer.encode("مرحبا"), tokenizer.eos_id]
 
 `encode` never gives a special id, whatever the text spells: special tokens are CONTROL pieces, which SentencePiece does not look for in text.
-No piece of a Llama-like model runs across the end of a word (`x▁`) or from a letter to a sign, so no merge does, and a text may be cut there and the
-parts looked up: the ids are those of the whole text. Parts met for the first time go through SentencePiece together, one to a line. docs/tokenizer.md has
-the measured speed. A model whose pieces do run across is encoded in one go.
+The ids of words are remembered (`allam/text/word_ids.py`); docs/benchmarks.md has the measured speed. A model whose pieces run across the ends of words
+is encoded in one go.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
-import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 
 from allam.chat.tokens import BOS, EOS, PAD, is_padding
 from allam.errors import UserError
+from allam.text.word_ids import SPACE, IdArray, WordIds, model_pb2, part_pattern
 
-model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
+__all__ = ["MODEL_FILE", "SPACE", "Tokenizer"]
 
 MODEL_FILE = "tokenizer.model"
-SPACE = "▁"  # U+2581, SentencePiece's sign for a space
-_MAX_KNOWN = 500_000  # parts of texts whose ids are kept: about 100 MB
-_MAX_KNOWN_LENGTH = 64  # characters
-_LEARNT_TOGETHER = 256  # parts; SentencePiece takes longer for a part of a long text
 
 
 class Tokenizer:
     """A SentencePiece model with its special tokens. `vocab_size` counts all rows of a model's embedding, those of `padding` included."""
+
+    _words: WordIds | None = None  # of models that can be cut at words
 
     def __init__(self, model: bytes) -> None:
         proto = model_pb2.ModelProto()
@@ -51,10 +46,11 @@ class Tokenizer:
         self.bos_id, self.eos_id = self._required(BOS), self._required(EOS)
         self.pad_id: int | None = self.special.get(PAD)
         self._prefix = " " if proto.normalizer_spec.add_dummy_prefix else ""
-        self._parts = _part_pattern(proto)
+        pattern = part_pattern(proto)
         proto.normalizer_spec.add_dummy_prefix = False
+        bare = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+        self._words = None if pattern is None else WordIds(bare, pattern, self.dtype)
         self._lock = threading.Lock()
-        self._known = _Known(sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString()))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -75,20 +71,32 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without BOS and EOS; never a special id. Raises `UserError` on a lone surrogate, which is not text."""
-        if not text:
-            return []
+        if self._words is not None and SPACE not in text:
+            return self._look_up(self._words, text).tolist()  # type: ignore[no-any-return]
         try:
-            if self._parts is None or SPACE in text:
-                return self._processor.encode(text)  # type: ignore[no-any-return]
-            parts = self._parts.findall(self._prefix + text)
-            with self._lock:  # another thread must not meet a part before its ids stand there
-                found = list(map(self._known.__getitem__, parts))
-                if self._known.new:
-                    self._known.learn()
-            return list(chain.from_iterable(found))
+            return self._processor.encode(text)  # type: ignore[no-any-return]
         except RuntimeError:  # SentencePiece's binding can't take the string
             refuse_surrogates(text)
             raise
+
+    def encode_array(self, text: str) -> IdArray:
+        """The ids of `encode` as an array of `dtype`, as packing wants them."""
+        return np.array(self.encode(text), self.dtype) if self._words is None or SPACE in text else self._look_up(self._words, text)
+
+    def _look_up(self, words: WordIds, text: str) -> IdArray:
+        if not text:
+            return np.empty(0, self.dtype)
+        try:
+            with self._lock:  # another thread must not meet a word before its ids stand there
+                return words.of(self._prefix + text)
+        except RuntimeError:
+            refuse_surrogates(text)
+            raise
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest type of numbers that holds every id, of 16 bits or of 32."""
+        return np.dtype(np.uint16 if self.vocab_size < 2**16 else np.uint32)
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text."""
@@ -110,44 +118,6 @@ class Tokenizer:
         return self._processor.is_byte(token_id)  # type: ignore[no-any-return]
 
 
-class _Known(dict[str, list[int]]):
-    """Ids of the parts of texts. A new part gets an empty list at first, which `learn` fills: so a text's parts are looked up once."""
-
-    def __init__(self, bare: sentencepiece.SentencePieceProcessor) -> None:
-        super().__init__()
-        self._encode = bare.encode  # of a model that puts no space before a text
-        self._line_end: list[int] = bare.encode("\n")
-        self.new: list[str] = []
-        self["\n"] = self._line_end
-
-    def __missing__(self, part: str) -> list[int]:
-        self.new.append(part)
-        ids = self[part] = list[int]()
-        return ids
-
-    def learn(self) -> None:
-        """Fills the lists of the new parts. Long parts are forgotten at once, and all when there are too many."""
-        new, self.new = self.new, []
-        try:
-            for start in range(0, len(new), _LEARNT_TOGETHER):
-                some, at = new[start:start + _LEARNT_TOGETHER], 0
-                ids = self._encode("\n".join(some) + "\n")
-                for part in some:
-                    end = ids.index(self._line_end[0], at)
-                    self[part] += ids[at:end]
-                    at = end + 1
-        except RuntimeError:  # not text; nothing half learnt may stay
-            for part in new:
-                del self[part]
-            raise
-        for part in new:
-            if len(part) > _MAX_KNOWN_LENGTH:
-                del self[part]
-        if len(self) > _MAX_KNOWN:
-            self.clear()
-            self["\n"] = self._line_end
-
-
 def refuse_surrogates(text: str) -> None:
     """Raises `UserError` where a text holds a lone surrogate, with its place."""
     try:
@@ -155,28 +125,3 @@ def refuse_surrogates(text: str) -> None:
     except UnicodeEncodeError as error:
         raise UserError(f"the text holds a lone surrogate, {text[error.start]!a} at position {error.start}, which is no character",
                         "clean it first: text.encode('utf-8', 'replace').decode('utf-8')") from None
-
-
-def _part_pattern(proto: Any) -> re.Pattern[str] | None:
-    """What to cut a text into without changing its ids: runs of letters and of signs with the spaces before them, ends of lines.
-
-    A cut is sound where no piece holds the two characters around it side by side, since a merge across it would make such a piece.
-    None where pieces run across the ends of words or lines.
-    """
-    spec = model_pb2.TrainerSpec
-    if proto.trainer_spec.model_type != spec.BPE or proto.trainer_spec.treat_whitespace_as_suffix:
-        return None
-    if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces or not proto.trainer_spec.byte_fallback:
-        return None
-    pieces = [p.piece for p in proto.pieces if p.type == p.NORMAL or p.type == p.USER_DEFINED or p.type == p.UNUSED]
-    if any(SPACE in piece.lstrip(SPACE) or ("\n" in piece and len(piece) > 1) for piece in pieces):
-        return None
-    beside = {pair for piece in pieces for pair in pairwise(piece.lstrip(SPACE))}
-    beside |= {(b, a) for a, b in beside}
-    signs = {c for c in "".join(pieces) if unicodedata.category(c)[0] not in "LM" and c not in (SPACE, "\n")}
-    while joined := {a for a, b in beside if a in signs and b not in signs}:
-        signs -= joined
-    if not signs:
-        return re.compile(r" *[^ \n]+|\n| +")
-    some = re.escape("".join(sorted(signs)))
-    return re.compile(rf" *[^ \n{some}]+| *[{some}]+|\n| +")

@@ -15,7 +15,7 @@ NAMES = sorted(path.stem for path in (CODE / "bench").glob("*.py") if not path.n
 
 
 def test_there_are_benchmarks() -> None:
-    assert NAMES == ["curation", "encode", "extend", "scaling", "tokenizer_merge", "train_step", "translation"]
+    assert NAMES == ["curation", "encode", "extend", "pack", "scaling", "tokenizer_merge", "train_step", "translation"]
 
 
 @pytest.mark.slow

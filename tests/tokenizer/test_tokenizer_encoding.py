@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, padding_token
 from allam.errors import UserError
-from allam.text import tokenizer as module
+from allam.text import word_ids as module
 from allam.text.tokenizer import Tokenizer
 from allam.tokenizer import model
 
@@ -81,7 +81,7 @@ def test_a_full_memory_is_emptied_and_ids_stay_the_same(tokenizers: dict[str, Pa
     tokenizer = Tokenizer.load(tokenizers["merged"])
     text = "one two three four five six seven one two"
     assert tokenizer.encode(text) == tokenizer.encode(text)
-    assert len(tokenizer._known) <= 3
+    assert len(tokenizer._words) <= 3
 
 
 def test_long_parts_are_not_kept_and_more_new_parts_than_go_together_are_learnt(
@@ -90,7 +90,7 @@ def test_long_parts_are_not_kept_and_more_new_parts_than_go_together_are_learnt(
     tokenizer = Tokenizer.load(tokenizers["merged"])
     text = f"one two {'x' * 65} three, {'x' * 65} four\n(five)"
     assert tokenizer.encode(text) == tokenizer.encode(text) == reference.encode(text)
-    assert all(len(part) <= 64 for part in tokenizer._known)
+    assert all(len(word) <= 64 for memory in (tokenizer._words._after_space, tokenizer._words._other) for word in memory)
 
 
 def test_a_refused_text_leaves_nothing_half_learnt(tokenizers: dict[str, Path], reference: sentencepiece.SentencePieceProcessor) -> None:
