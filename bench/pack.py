@@ -5,10 +5,10 @@
 All hold the same merged vocabulary: Llama 2's with 32,000 Arabic pieces trained on real text where `../shared/data` or ALLAM_TEST_DATA has them, else a
 small one of the sample. Ours reads Parquet shards, takes held-out documents aside (none here), writes [BOS] ids [EOS] and an index for each language, and
 joins the shards' parts. datatrove: `ParquetReader` and `DocumentTokenizer` (unshuffled, as ours; its post-processor is given BOS and EOS), called without
-an executor, which would add to its time. sentencepiece: `encode` of every text, which is in memory, and nothing else. `cold`: ours begins each round with a
-new tokenizer, whose memory of words is empty; loading it is timed, as it is in datatrove's step. `warm`: with a tokenizer that has packed as many other
-documents of the same files before, which is not timed: so it is for all but the first shards of a corpus. The tokens of all documents must be identical on all sides.
-Processor time of one thread.
+an executor, which would add to its time. sentencepiece: `encode` of every text, which is in memory, and nothing else. `cold`: ours begins each
+round with a new tokenizer, whose memory of words is empty; loading it is timed, as it is in datatrove's step. `warm`: with a tokenizer that has packed as
+many other documents of the same files before, which is not timed: so it is for all but the first shards of a corpus. The tokens of all documents must be
+identical on all sides. Processor time of one thread.
 """
 
 from __future__ import annotations
@@ -129,9 +129,10 @@ def main() -> None:
         cold(), datatrove()
         print(f"{check(root / 'out', texts, tokenizer):,} tokens are identical on all sides")
         size = f"{sum(map(len, texts.values()))} documents of {' and '.join(names)}, {megabytes:.1f} MB"
+        pairs = (("cold", cold, datatrove, "datatrove's DocumentTokenizer", 3.0), ("cold", cold, spelled, "sentencepiece alone", 2.0),
+                 ("warm", warm, spelled, "sentencepiece alone", 2.0))
         rows = [Row(f"{state}: {size}", "MB/s", *in_turn(given.rounds, ours, peer), peer_name=name, better="higher", target=target)
-                for state, ours, peer, name, target in (("cold", cold, datatrove, "datatrove's DocumentTokenizer", 3.0),
-                                                        ("cold", cold, spelled, "sentencepiece alone", 2.0), ("warm", warm, spelled, "sentencepiece alone", 2.0))]
+                for state, ours, peer, name, target in pairs]
     finish("pack", rows, ["datatrove", "tokenizers", "sentencepiece", "pyarrow"], given.quick)
 
 
