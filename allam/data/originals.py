@@ -33,7 +33,13 @@ def want(work: Path, links: Sequence[Path]) -> None:
         for first in range(0, len(ids), ROWS_AT_ONCE):
             some = np.array(ids[first: first + ROWS_AT_ONCE])
             parts.add(_part_of(some, count), some)
-    _join(work / _WANTED, parts, np.unique)
+    _join(work / _WANTED, parts, _sorted_set)
+
+
+def _sorted_set(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """np.unique's result; that hashes where nothing else is asked, which took 25 times as long (NumPy 2.5)."""
+    ids = np.sort(ids)
+    return ids[np.append(True, ids[1:] != ids[:-1])]
 
 
 def _parts_for(rows: int) -> int:
@@ -94,10 +100,10 @@ def index(work: Path, shards: int) -> None:
         found = np.column_stack([rows[:-1, 0], np.full(len(rows) - 1, shard, np.uint64), rows[:-1, 1], rows[1:, 1]])
         parts.add(_part_of(found[:, 0], count), found)
     _join(work / _INDEX, parts, lambda table: table[np.argsort(table[:, 0], kind="stable")])
-    table, temporary = _mapped(work / _INDEX, 4), unique_temporary(work / _IDS)
-    with open(temporary, "wb") as file:
-        for first in range(0, len(table), ROWS_AT_ONCE):
-            np.array(table[first: first + ROWS_AT_ONCE, 0]).tofile(file)
+    temporary = unique_temporary(work / _IDS)
+    with open(work / _INDEX, "rb") as table, open(temporary, "wb") as file:
+        while len(rows := np.fromfile(table, np.uint64, 4 * ROWS_AT_ONCE)):
+            rows[::4].tofile(file)
     temporary.replace(work / _IDS)
 
 
