@@ -109,7 +109,11 @@ class ClusterProfile(BaseModel):
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one rank, at most")
     activation_checkpointing: bool = Field(False, description="keep only the blocks' inputs and compute the rest again in the backward pass: a third more "
                                            "arithmetic, a fraction of the memory, the same result")
-    zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage")
+    zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage, over the ranks that hold the same part of the model")
+    tensor_parallel: int = Field(1, ge=1, description="ranks that share each block's heads and feed-forward layer while training; they talk in every block, so "
+                                 "keep them on one node")
+    pipeline_parallel: int = Field(1, ge=1, description="stages of consecutive blocks while training, each on ranks of its own; they idle least with many "
+                                   "micro-batches in a step. ranks are a multiple of tensor_parallel times pipeline_parallel")
     checkpoint_seconds: float = Field(60.0, gt=0, description="time between checkpoints of a training stage, in seconds")
     checkpoints_kept: int = Field(2, ge=1, description="while training: the newest checkpoints that are kept, so that a damaged one has another behind it")
     checkpoint_steps: int = Field(0, ge=0, description="while training: a checkpoint also every so many steps, which is kept for good in the artifact's "
@@ -134,6 +138,19 @@ class ClusterProfile(BaseModel):
     kg_co2_per_kwh: float = Field(0.4, ge=0, description="carbon intensity of the electricity, for estimates")
     environment: dict[VariableName, str] = Field(default_factory=dict, description="extra environment variables of the workers; no secrets here")
     slurm: Slurm = Field(default_factory=Slurm, description="how jobs are submitted, where `launcher` or `data_executor` is `slurm`")
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the model while training, which share the global batch."""
+        return self.ranks // (self.tensor_parallel * self.pipeline_parallel)
+
+    @model_validator(mode="after")
+    def _ranks_fit_the_layout(self) -> ClusterProfile:
+        copy = self.tensor_parallel * self.pipeline_parallel
+        if self.ranks % copy:
+            raise ValueError(f"ranks ({self.ranks}) are no multiple of tensor_parallel ({self.tensor_parallel}) times pipeline_parallel "
+                             f"({self.pipeline_parallel}); make ranks {max(copy, round(self.ranks / copy) * copy)}")
+        return self
 
     @model_validator(mode="after")
     def _ranks_fit_the_nodes(self) -> ClusterProfile:

@@ -1,40 +1,59 @@
-"""Whether a cluster profile can train what a plan asks for, before anything runs or is submitted: the batch and the ranks, and the memory of a device."""
+"""Whether a cluster profile can train what a plan asks for, before anything runs or is submitted: the batch and the ranks, the parallel layout and the
+model's shape, and the memory of a device."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from allam.align.config import DpoConfig, SftConfig
 from allam.cluster import ClusterProfile
 from allam.costs import vocabularies
+from allam.layouts import Shape, batch_refusal, refusal
 from allam.pipeline import Plan, StageSpec
 from allam.train.config import PhaseConfig, PretrainStageConfig
-from allam.train.estimate import parameters
+from allam.train.estimate import parameters_of_a_rank
 
 
 def misfits(plan: Plan, profile: ClusterProfile, specs: Iterable[StageSpec]) -> list[str]:
     """What the profile cannot do of the stages, one sentence each with its remedy; empty where all fits."""
-    found = list[str]()
+    found, shape = list[str](), _shape(plan)
     for spec in specs:
         trained = spec.config.phase if isinstance(spec.config, PretrainStageConfig) else spec.config
         if not isinstance(trained, (PhaseConfig, SftConfig, DpoConfig)):
             continue
-        if trained.global_batch % profile.ranks:
-            found.append(f"{spec.name}: global_batch {trained.global_batch} doesn't divide by the {profile.ranks} ranks of the profile {profile.name!r}: "
-                         f"set ranks to a divisor of {trained.global_batch}, or change global_batch in the recipe")
-        count = parameters(plan.recipe.train.model, vocabularies(plan)[spec.inputs["tokenizer"]])
+        if trained.global_batch % profile.replicas:
+            problem, remedy = batch_refusal(trained.global_batch, profile.ranks, profile.replicas)
+            found.append(f"{spec.name}: {problem} of the profile {profile.name!r}: {remedy}")
+        if shape is not None and (refused := refusal(shape, profile)):
+            found.append(f"{spec.name}: {': '.join(refused)}")
+        count = parameters_of_a_rank(plan.recipe.train.model, vocabularies(plan)[spec.inputs["tokenizer"]], profile.tensor_parallel,
+                                     profile.pipeline_parallel)
         held = state_bytes(count, trained.precision, profile) / 1e9
         if profile.device_memory_gb is not None and held > profile.device_memory_gb:
-            found.append(f"{spec.name}: weights, gradients and optimizer take {held:.3g} GB of each device (ZeRO {profile.zero_stage}, {profile.ranks} ranks), "
+            found.append(f"{spec.name}: weights, gradients and optimizer take {held:.3g} GB of each device (ZeRO {profile.zero_stage}, {profile.ranks} ranks, "
+                         f"tensor_parallel {profile.tensor_parallel}, pipeline_parallel {profile.pipeline_parallel}), "
                          f"without activations, and the profile {profile.name!r} says that it has {profile.device_memory_gb:g}: "
-                         "raise zero_stage or ranks in the profile, or take a smaller model")
+                         "raise zero_stage, ranks or tensor_parallel in the profile, or take a smaller model")
     return found
 
 
+def _shape(plan: Plan) -> Shape | None:
+    """Of the model that is trained: the recipe's, or the imported one's where its folder is here; None where only the hub knows."""
+    train = plan.recipe.train
+    if train.import_model is None:
+        model = train.model
+        return Shape("llama", model.layers, model.heads, model.kv_heads, model.intermediate_size, model.tied_embeddings)
+    try:
+        return Shape.of_config(json.loads((plan.root / train.import_model.model / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
 def state_bytes(count: int, precision: str, profile: ClusterProfile) -> float:
-    """Bytes of a rank for `count` parameters: weights in the precision, gradients in fp32, and AdamW's two moments in fp32 with, in bf16 or under ZeRO, an
-    fp32 master copy. ZeRO 1 divides the optimizer's part by the ranks, 2 also gradients, 3 also weights (Rajbhandari et al. 2020)."""
+    """Bytes of a rank that holds `count` parameters: weights in the precision, gradients in fp32, and AdamW's two moments in fp32 with, in bf16 or under
+    ZeRO, an fp32 master copy. ZeRO 1 divides the optimizer's part by the copies of the model, 2 also gradients, 3 also weights (Rajbhandari et al. 2020)."""
     stage = max(1, profile.zero_stage) if precision == "bf16" else profile.zero_stage  # as allam/engine/zero.py does
     weights, gradients, optimizer = (2.0 if precision == "bf16" else 4.0), 4.0, (12.0 if stage else 8.0)
-    divided = [part / (profile.ranks if stage >= least else 1) for part, least in ((weights, 3), (gradients, 2), (optimizer, 1))]
+    divided = [part / (profile.replicas if stage >= least else 1) for part, least in ((weights, 3), (gradients, 2), (optimizer, 1))]
     return count * sum(divided)

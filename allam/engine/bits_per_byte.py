@@ -31,10 +31,10 @@ class Encoder(Protocol):
 
 def bits_per_byte(model: PreTrainedModel, tokenizer: Encoder, texts: Sequence[str], sequence_length: int,
                   ranks: Ranks | None = None, call: Callable[..., Any] | None = None) -> float:
-    """Bits per UTF-8 byte of `texts` under `model`. During training, `ranks` share the work and `call` is `Trainer.call`."""
+    """Bits per UTF-8 byte of `texts` under `model`. During training, the replicas of `ranks` share the work and `call` is `Trainer.call`."""
     windows = cut(tokenizer, texts, sequence_length)
     batches = _batches(windows)
-    world, rank = (ranks.world_size, ranks.rank) if ranks else (1, 0)
+    world, rank = (ranks.replicas, ranks.replica) if ranks else (1, 0)
     nats = 0.0
     for i in range(0, len(batches), world):  # every rank passes forward equally often, as ZeRO-3 needs
         mine = batches[min(i + rank, len(batches) - 1)]

@@ -12,6 +12,7 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,22 +28,53 @@ GROUP_TIMEOUT = datetime.timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the ranks of its stage, and the device that it computes on."""
+    """This process among the ranks of its stage, and the device that it computes on.
+
+    While a model is trained, `tensor` times `pipeline` ranks hold one copy of it, a replica: rank = (stage * replicas + replica) * tensor + part. Parts of
+    one stage are neighbours, since they talk most, stages lie farthest apart. Each rank is a replica by itself where both are 1.
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    tensor: int = 1
+    pipeline: int = 1
 
     @property
     def first(self) -> bool:
         """Whether this rank is the one that writes."""
         return self.rank == 0
 
-    def sum(self, values: list[float]) -> list[float]:
-        """The element-wise sum of `values` over all ranks (the same on each)."""
+    @property
+    def replicas(self) -> int:
+        """Copies of the model."""
+        return self.world_size // (self.tensor * self.pipeline)
+
+    @property
+    def part(self) -> int:
+        """Which part of each divided layer this rank holds."""
+        return self.rank % self.tensor
+
+    @property
+    def replica(self) -> int:
+        """Which copy of the model this rank belongs to."""
+        return self.rank // self.tensor % self.replicas
+
+    @property
+    def stage(self) -> int:
+        """Which stage of the pipeline this rank holds."""
+        return self.rank // (self.tensor * self.replicas)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank is the one whose losses count for its replica: the last stage has them, and each of its parts the same."""
+        return self.part == 0 and self.stage == self.pipeline - 1
+
+    def sum(self, values: list[float], everywhere: Sequence[float] = ()) -> list[float]:
+        """The element-wise sum of `values` over the replicas and of `everywhere` over all ranks, one after the other (the same on each rank)."""
         if self.world_size == 1:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+            return [*values, *everywhere]
+        total = torch.tensor([*(v if self.speaks else 0.0 for v in values), *everywhere], dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return [float(v) for v in total.tolist()]
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from allam.engine.pipeline import Elsewhere
+
 WHOLE_LOGITS = 2**25  # elements: 128 MiB in fp32, three times that with its gradient
 IGNORED = -100
 
@@ -22,8 +24,11 @@ def token_losses(model: PreTrainedModel, ids_BT: Tensor, targets_BT: Tensor, att
 
     `targets_BT` are already shifted: targets[b, t] is what should follow ids[b, :t+1]. Only positions with a target meet the output matrix.
     With `positions_BT` (and no mask) attention ends where positions begin again: see `document_positions`.
+    On all stages of a pipeline but the last, the losses are zero.
     """
     states_BTD = model.base_model(input_ids=ids_BT, attention_mask=attention_mask_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+    if isinstance(model.get_output_embeddings(), Elsewhere):
+        return states_BTD.squeeze(-1).float()  # zeros that carry the gradient of the stages after this one
     wanted_BT = targets_BT != IGNORED
     if bool(wanted_BT.all()):
         return _chunked(model, states_BTD.flatten(0, 1), targets_BT.flatten(), whole_logits).view_as(targets_BT)

@@ -27,7 +27,7 @@ class OnlyNewRows:
 
     def __init__(self, model: PreTrainedModel, first_row: int) -> None:
         self.on = False
-        embeddings = [module.weight for module in (model.get_input_embeddings(), model.get_output_embeddings()) if isinstance(module, nn.Module)]
+        embeddings = [m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings()) if isinstance(m, (nn.Embedding, nn.Linear))]
         for parameter in model.parameters():
             parameter.register_hook(self._cut(first_row if any(parameter is one for one in embeddings) else None))
 

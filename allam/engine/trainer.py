@@ -26,9 +26,10 @@ import shutil
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
@@ -42,6 +43,7 @@ from allam.cluster import ClusterProfile, execution
 from allam.engine import checkpoint
 from allam.engine.device import Ranks, join, peak_memory_bytes
 from allam.engine.dropout import add_dropout, seed_masks
+from allam.engine.layout import lay_out, refuse
 from allam.engine.logs import JsonLines
 from allam.engine.model import flops_per_token
 from allam.engine.new_rows_only import NewRowsFirst, OnlyNewRows
@@ -50,6 +52,7 @@ from allam.engine.stability import ROLLED_BACK, SKIPPED, StabilityMonitor
 from allam.engine.trackers import flat, open_trackers
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
+from allam.layouts import batch_refusal
 from allam.progress import Progress
 from allam.versions import git_revision, versions
 
@@ -88,12 +91,15 @@ class Trainer:
                  new_rows_first: NewRowsFirst | None = None,
                  about: Callable[[int], dict[str, Any]] = lambda step: {}) -> None:
         self.profile = profile or execution()
-        self.ranks: Ranks = join(self.profile)
+        refuse(model, self.profile)
+        self.ranks: Ranks = replace(join(self.profile), tensor=self.profile.tensor_parallel, pipeline=self.profile.pipeline_parallel)
         self.optimizer, self.total_steps, self.what = optimizer, total_steps, what
-        if global_batch % self.ranks.world_size:
-            raise UserError(f"global_batch {global_batch} doesn't divide by {self.ranks.world_size} ranks",
-                            f"set ranks in the cluster profile to a divisor of {global_batch}, or change global_batch in the recipe")
-        self.micro_steps = math.ceil(global_batch / self.ranks.world_size / self.profile.micro_batch)
+        if self.ranks.world_size % (self.ranks.tensor * self.ranks.pipeline):
+            raise UserError(f"{self.ranks.world_size} ranks were started, no multiple of tensor_parallel ({self.ranks.tensor}) times pipeline_parallel "
+                            f"({self.ranks.pipeline})", "start as many ranks as the cluster profile says")
+        if global_batch % self.ranks.replicas:
+            raise UserError(*batch_refusal(global_batch, self.ranks.world_size, self.ranks.replicas))
+        self.micro_steps = math.ceil(global_batch / self.ranks.replicas / self.profile.micro_batch)
         self._checkpoints = work / CHECKPOINTS
         self._logs = {name: JsonLines(work / name, self.ranks.first) for name in (METRICS, EVALS, TELEMETRY)}
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -103,13 +109,13 @@ class Trainer:
         self._about, self._precision, self._global_batch = about, precision, global_batch
         if dropout:
             add_dropout(model, dropout)
-        self._new_rows_steps = new_rows_first.steps if new_rows_first else 0
-        self._only_new_rows = OnlyNewRows(model, new_rows_first.first_row) if new_rows_first else None
         if self.profile.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        layout = lay_out(model, self.ranks)
+        self._new_rows_steps = new_rows_first.steps if new_rows_first else 0
+        self._only_new_rows = OnlyNewRows(model, new_rows_first.first_row) if new_rows_first else None
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
-        self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps,
-                               ranks=self.ranks)
+        self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout)
         self._updates, self._monitor, self._best = 0, StabilityMonitor(), _Best()
         self.start_step = self._resume()
         self._step = self.start_step
@@ -148,7 +154,7 @@ class Trainer:
             self._only_new_rows.on = self._step < self._new_rows_steps
             if self._step == self._new_rows_steps:
                 self._monitor = StabilityMonitor()  # the norm of all gradients is no spike beside that of a few
-        scale = self.ranks.world_size / denominator  # DeepSpeed averages gradients over the ranks
+        scale = self.ranks.replicas / denominator  # DeepSpeed averages gradients over the replicas
         total, norm, refused = torch.zeros((), device=self.ranks.device), 0.0, False
         sums: dict[str, Any] = {}
         gathered: list[tuple[float, dict[str, float]]] = []
@@ -157,15 +163,21 @@ class Trainer:
             gathered.append(self._gather(total, sums))
             return bool(self._monitor.judge({"loss": _short(gathered[0][0] / denominator), "grad_norm": _short(norm)}))
 
-        for i, (items, weight) in enumerate(self._micro_batches(batch)):
-            if self._dropout:
-                seed_masks(self._seed, self._step, i, self.ranks.rank)
-            part, extras = self._zero.call(loss, items)
-            self._zero.backward(part * (scale * weight))
-            total += part.detach().float() * weight
-            for name, value in extras.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().double() * weight
-            norm, refused = self._zero.update(rate, None if self._on_spike == "mark" else spikes, decays=self._step >= self._new_rows_steps)
+        micro_batches, begun = self._micro_batches(batch), deque[Tensor]()
+        ahead = self.ranks.pipeline - 1 - self.ranks.stage  # later stages have as many to compute before the first gradient comes back
+        for i in range(len(micro_batches) + ahead):
+            if i < len(micro_batches):
+                items, weight = micro_batches[i]
+                if self._dropout:
+                    seed_masks(self._seed, self._step, i, self.ranks.stage * self.ranks.replicas + self.ranks.replica)
+                part, extras = self._zero.call(loss, items)
+                begun.append(part * (scale * weight))
+                total += part.detach().float() * weight
+                for name, value in extras.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach().double() * weight
+            if i >= ahead:
+                self._zero.backward(begun.popleft())
+                norm, refused = self._zero.update(rate, None if self._on_spike == "mark" else spikes, decays=self._step >= self._new_rows_steps)
         total_loss, summed = gathered[0] if gathered else self._gather(total, sums)
         if not (math.isfinite(total_loss) and math.isfinite(norm)):
             self._stop_at(batch, loss, describe, f"the loss is {total_loss} and the gradient's norm {norm}")
@@ -189,8 +201,8 @@ class Trainer:
     def _stop_at(self, batch: Sequence[T], loss: Callable[..., Any], describe: Callable[[list[T]], list[str]] | None, what: str) -> None:
         """Raises `StageFailed` that names the items whose loss alone is no number; all of the batch where only the gradient is none."""
         alone = [0.0] * len(batch)
-        mine = range(len(batch))[self.ranks.rank :: self.ranks.world_size]
-        for i in range(-(-len(batch) // self.ranks.world_size)):  # as often on each rank, as ZeRO-3 needs
+        mine = range(len(batch))[self.ranks.replica :: self.ranks.replicas]
+        for i in range(-(-len(batch) // self.ranks.replicas)):  # as often on each rank, as ZeRO-3 needs
             number = mine[min(i, len(mine) - 1)] if mine else 0
             alone[number] = float(not math.isfinite(self.call(lambda model, item: float(loss(model, [item])[0]), batch[number])))
         to_blame = [item for item, broken in zip(batch, self.ranks.sum(alone), strict=True) if broken] or list(batch)
@@ -205,9 +217,9 @@ class Trainer:
                           "else lower optimizer.learning_rate" if named else "lower optimizer.learning_rate, or look for broken text in the batch")
 
     def _micro_batches(self, batch: Sequence[T]) -> list[tuple[list[T], float]]:
-        """This rank's items in `micro_steps` parts with weight 1. A part without items (a short last batch) borrows one with weight 0,
+        """This replica's items in `micro_steps` parts with weight 1. A part without items (a short last batch) borrows one with weight 0,
         since every rank must take the same number of backward passes."""
-        mine = _part(batch, self.ranks.rank, self.ranks.world_size)
+        mine = _part(batch, self.ranks.replica, self.ranks.replicas)
         parts = [_part(mine, i, self.micro_steps) for i in range(self.micro_steps)]
         return [(list(p), 1.0) if p else ([batch[0]], 0.0) for p in parts]
 
@@ -215,9 +227,8 @@ class Trainer:
         """Loss and sums over all ranks, and with them whether to save (rank 0's clock) or to stop (any rank's signal)."""
         names = sorted(sums)
         due = self.ranks.first and time.monotonic() - self._saved_at >= self.profile.checkpoint_seconds
-        flags = [float(due), float(self._terminated)]
         values = torch.stack([total.double(), *(sums[n] for n in names)]).tolist()
-        values = self.ranks.sum([*values, *flags])
+        values = self.ranks.sum(values, everywhere=[float(due), float(self._terminated)])
         self._save, self._stop = values[-2] > 0, values[-1] > 0
         return values[0], dict(zip(names, values[1:-2], strict=True))
 
@@ -293,7 +304,8 @@ class Trainer:
                          "next_learning_rate": learning_rate(self.optimizer, min(done, self.total_steps - 1), self.total_steps)},
             "random": {"seed": self._seed, "dropout": self._dropout, "masks_depend_on": ["seed", "step", "micro_step", "rank"]},
             "data": {"steps": done, "batch": self._global_batch}, **self._about(done),
-            "layout": {"ranks": self.ranks.world_size, "zero_stage": self._zero.stage, "micro_batch": self.profile.micro_batch,
+            "layout": {"ranks": self.ranks.world_size, "tensor_parallel": self.ranks.tensor, "pipeline_parallel": self.ranks.pipeline,
+                       "zero_stage": self._zero.stage, "micro_batch": self.profile.micro_batch,
                        "threads": self.profile.threads, "device": self.ranks.device.type, "precision": self._precision},
             "recipe": {name: stage[name] for name in ("name", "kind", "version", "key", "config", "inputs") if name in stage},
             "model": json.loads(self._config.to_json_string(use_diff=False)), "versions": versions(), "git_revision": git_revision()}

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")  # no op of DeepSpeed's own is compiled here
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
-from deepspeed.runtime.utils import combine_grad_norm_groups, get_global_norm_of_tensors
+from deepspeed.runtime.utils import combine_grad_norm_groups, get_global_norm_of_tensors, is_model_parallel_parameter
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -25,7 +26,8 @@ from deepspeed.utils import (
     safe_set_full_optimizer_state,
 )
 
-from allam.engine.device import Ranks, quiet_libraries
+from allam.engine.device import quiet_libraries
+from allam.engine.layout import Layout
 from allam.engine.schedule import OptimizerSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -45,9 +47,9 @@ class _Calls(nn.Module):
 class ZeroModel:
     """`model` in DeepSpeed's hands: forward, backward, clipped AdamW steps, and fp32 state by parameter name."""
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings, *, precision: str, zero_stage: int, micro_steps: int,
-                 ranks: Ranks) -> None:
-        self.module, self.ranks, self.clip_norm = model, ranks, settings.clip_norm
+    def __init__(self, model: nn.Module, settings: OptimizerSettings, *, precision: str, zero_stage: int, micro_steps: int, layout: Layout) -> None:
+        self.module, self.layout, self.clip_norm = model, layout, settings.clip_norm
+        ranks = layout.ranks
         self.names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         masters = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in self.names.items()} if precision == "bf16" else {}
         # DeepSpeed has no stage 0 that adds bf16 gradients up in fp32; stage 1 does the same arithmetic
@@ -56,8 +58,8 @@ class ZeroModel:
         quiet_libraries()
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else compiled at the first start: 30 s, and a compiler needed
         self.engine, *_ = deepspeed.initialize(
-            model=_Calls(model), optimizer=_adamw(self.names, settings, ranks.device), dist_init_required=False,
-            config=self._config(precision, micro_steps, ranks.world_size))
+            model=_Calls(model), optimizer=_adamw(self.names, settings, ranks.device), dist_init_required=False, mpu=layout.groups,
+            config=self._config(precision, micro_steps, ranks.replicas))
         self._decays = [group["weight_decay"] for group in self.engine.optimizer.param_groups]
         self._make_moments()
         self._refuse: Callable[[float], bool] | None = None
@@ -66,9 +68,9 @@ class ZeroModel:
         for name, value in masters.items():
             safe_set_full_fp32_param(self.names[name], value.to(ranks.device))
 
-    def _config(self, precision: str, micro_steps: int, world_size: int) -> dict[str, Any]:
+    def _config(self, precision: str, micro_steps: int, replicas: int) -> dict[str, Any]:
         config: dict[str, Any] = {
-            "train_batch_size": micro_steps * world_size,  # in DeepSpeed's eyes; the sequences of a micro-batch are ours to count
+            "train_batch_size": micro_steps * replicas,  # in DeepSpeed's eyes; the sequences of a micro-batch are ours to count
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": micro_steps,
             "gradient_clipping": 0.0 if self._own_clipping else self.clip_norm,
@@ -101,7 +103,7 @@ class ZeroModel:
             group["lr"], group["weight_decay"] = learning_rate, decay if decays else 0.0
         self._refuse, self._refused = refuse, None
         if self._own_clipping:
-            norm = float(nn.utils.clip_grad_norm_(self.names.values(), self.clip_norm))
+            norm = self._clip()
             if not math.isfinite(norm) or (refuse is not None and refuse(norm)):
                 self._refused = norm
                 for parameter in self.names.values():
@@ -111,6 +113,17 @@ class ZeroModel:
             return self._refused, True
         return norm if self._own_clipping else float(self.engine.get_global_grad_norm()), False
 
+    def _clip(self) -> float:
+        """The norm of the whole gradient, which is scaled down to `clip_norm` where it is larger."""
+        groups, norm = self.layout.groups, nn.utils.get_total_norm([p.grad for p in self.names.values() if p.grad is not None])
+        if groups is not None:
+            counted = [p.grad for p in self.names.values() if p.grad is not None and (groups.ranks.part == 0 or is_model_parallel_parameter(p))]
+            square = nn.utils.get_total_norm(counted).square().to(self.layout.ranks.device)
+            dist.all_reduce(square, group=groups.replica)
+            norm = square.sqrt()
+        nn.utils.clip_grads_with_norm_(self.names.values(), self.clip_norm, norm)
+        return float(norm)
+
     def _let_steps_be_refused(self) -> None:
         """DeepSpeed's ZeRO leaves out a step whose norm is no number. That way is taken for refused steps, too: it is told that the norm is none."""
         optimizer = self.engine.optimizer
@@ -118,7 +131,7 @@ class ZeroModel:
             take_step = optimizer.step
 
             def step(*args: Any, **more: Any) -> None:
-                if self._refuse is None or not self._is_refused(get_global_norm_of_tensors(optimizer.get_grads_for_norm()[0])):
+                if self._refuse is None or not self._is_refused(get_global_norm_of_tensors(optimizer.get_grads_for_norm()[0], mpu=optimizer.mpu)):
                     take_step(*args, **more)
                     return
                 optimizer.overflow = True
@@ -174,17 +187,22 @@ class ZeroModel:
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """`weight/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>` in fp32 on the CPU. Collective: every rank walks it to the end."""
-        for name, parameter in self.names.items():
-            if self.stage == 0:
+        for name in self.layout.shapes:
+            parameter = self.names.get(name)
+            found: list[Tensor | None]
+            if parameter is None:  # another stage's
+                found = [None, None, None]
+            elif self.stage == 0:
                 kept = self._base().state[parameter]
                 found = [parameter.detach(), *(kept[key] for key in MOMENTS)]
             else:
                 found = [safe_get_full_fp32_param(parameter), *(safe_get_full_optimizer_state(parameter, key) for key in MOMENTS)]
             for kind, value in zip(("weight", *MOMENTS), found, strict=True):
-                yield f"{kind}/{name}", value.to("cpu", torch.float32).reshape(self.shape(name))
+                part = None if value is None else value.to(self.layout.ranks.device, torch.float32).reshape(self.shape(name))
+                yield f"{kind}/{name}", self.layout.whole(name, part).to("cpu")
 
     def shape(self, name: str) -> torch.Size:
-        """The whole parameter's shape (ZeRO-3 leaves an empty tensor in its place)."""
+        """The shape of what the layout leaves this rank of a parameter (ZeRO-3 leaves an empty tensor in its place)."""
         parameter = self.names[name]
         return parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape  # type: ignore[no-any-return]
 
@@ -192,7 +210,7 @@ class ZeroModel:
     def load(self, step: int, tensors: Callable[[str], Tensor]) -> None:
         """Sets weights and moments from `tensors(key)`, keys as `state` names them, and AdamW's count of steps."""
         for name, parameter in self.names.items():
-            values = {kind: tensors(f"{kind}/{name}").to(self.ranks.device) for kind in ("weight", *MOMENTS)}
+            values = {kind: self.layout.part(name, tensors(f"{kind}/{name}")).to(self.layout.ranks.device) for kind in ("weight", *MOMENTS)}
             if self.stage == 0:
                 parameter.copy_(values["weight"])
                 for key in MOMENTS:

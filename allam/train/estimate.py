@@ -6,6 +6,7 @@ attention over S positions in L layers of width H (PaLM, appendix B, halved sinc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from allam.cluster import ClusterProfile
@@ -31,6 +32,15 @@ def parameters(shape: ModelConfig, vocab_size: int) -> int:
     """All parameters of a Llama of this shape: embeddings, attention, gated feed-forward, norms."""
     matrices = 1 if shape.tied_embeddings else 2
     return matrices * vocab_size * shape.hidden_size + shape.layers * _block(shape) + shape.hidden_size
+
+
+def parameters_of_a_rank(shape: ModelConfig, vocab_size: int, tensor: int, pipeline: int) -> int:
+    """Those of the rank that holds most: its stage's blocks, of which each of `tensor` ranks has a part, and the embeddings, which are whole on the first
+    and on the last stage."""
+    if tensor * pipeline == 1:
+        return parameters(shape, vocab_size)
+    matrices = 1 if shape.tied_embeddings or pipeline > 1 else 2
+    return matrices * vocab_size * shape.hidden_size + math.ceil(shape.layers / pipeline) * math.ceil(_block(shape) / tensor)
 
 
 def _block(shape: ModelConfig) -> int:

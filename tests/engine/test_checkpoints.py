@@ -98,7 +98,8 @@ def test_a_checkpoint_holds_what_made_it(tmp_path: Path) -> None:
     assert (state["schedule"]["schedule"], state["schedule"]["total_steps"]) == ("cosine", STEPS)
     assert 0 < state["schedule"]["next_learning_rate"] < state["schedule"]["learning_rate"]
     assert (state["random"]["seed"], state["random"]["dropout"]) == (7, 0.1)
-    assert state["layout"] == {"ranks": 1, "zero_stage": 0, "micro_batch": 16, "threads": 1, "device": "cpu", "precision": "fp32"}
+    assert state["layout"] == {"ranks": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "zero_stage": 0,
+                               "micro_batch": 16, "threads": 1, "device": "cpu", "precision": "fp32"}
     assert state["versions"]["torch"] == importlib.metadata.version("torch")  # without the build that torch.__version__ may name
     assert state["model"]["hidden_size"] == 32
     assert "git_revision" in state

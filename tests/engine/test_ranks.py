@@ -74,5 +74,5 @@ def test_a_batch_that_does_not_divide_by_the_ranks_is_refused_with_a_remedy(tmp_
 
     real = module.join(ONE)
     monkeypatch.setattr(module, "join", lambda profile: Ranks(0, 3, real.device))
-    with pytest.raises(UserError, match="global_batch 8 doesn't divide by 3 ranks"):
+    with pytest.raises(UserError, match="global_batch 8 doesn't divide by the 3 ranks"):
         make_trainer(tmp_path, STEPS, ONE)

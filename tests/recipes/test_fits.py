@@ -9,6 +9,7 @@ from allam.errors import UserError
 from allam.fits import misfits, state_bytes
 from allam.pipeline import make_plan
 from allam.recipe import load
+from allam.train.estimate import parameters, parameters_of_a_rank
 from flows.run import open_run, refuse_what_cannot_run
 
 
@@ -17,6 +18,30 @@ def test_a_batch_that_the_ranks_cannot_share_is_named_with_its_stage() -> None:
     found = misfits(plan, ClusterProfile(ranks=8), plan.specs.values())
     assert [line for line in found if line.startswith("continue: global_batch 20 doesn't divide by the 8 ranks")]
     assert not misfits(plan, ClusterProfile(ranks=4), [plan.specs["continue"]])
+
+
+def test_copies_of_a_divided_model_share_the_batch() -> None:
+    plan = make_plan(load("demo", ["train.continue.global_batch=20"]))
+    assert not misfits(plan, ClusterProfile(ranks=8, tensor_parallel=2), [plan.specs["continue"]])
+    [told] = misfits(plan, ClusterProfile(ranks=16, tensor_parallel=2), [plan.specs["continue"]])
+    assert "doesn't divide by the 8 copies of the model (16 ranks, 2 to a copy)" in told
+    assert "set ranks in the cluster profile to 2 times a divisor of 20" in told
+
+
+def test_a_layout_that_the_models_shape_does_not_allow_is_named_with_the_nearest_one_before_anything_runs(tmp_path) -> None:
+    plan = make_plan(load("demo", ["train.model.heads=4", "train.model.kv_heads=2"]))
+    [told] = misfits(plan, ClusterProfile(ranks=4, tensor_parallel=4), [plan.specs["continue"]])
+    assert told.startswith("continue: tensor_parallel 4 doesn't divide the model's 4 heads, 2 key and value heads")
+    assert told.endswith("set tensor_parallel to 2 in the cluster profile")
+
+
+def test_tensor_and_pipeline_parallelism_divide_the_memory_of_the_blocks() -> None:
+    shape = load("allam_7b").train.model
+    whole = parameters(shape, 64_000)
+    assert parameters_of_a_rank(shape, 64_000, 1, 1) == whole
+    embeddings = 64_000 * shape.hidden_size
+    assert parameters_of_a_rank(shape, 64_000, 4, 1) == pytest.approx(2 * embeddings + (whole - 2 * embeddings) / 4, rel=1e-4)
+    assert parameters_of_a_rank(shape, 64_000, 2, 4) == pytest.approx(embeddings + (whole - 2 * embeddings) / 8, rel=1e-4)
 
 
 @pytest.mark.parametrize(("stage", "ranks", "precision", "gigabytes"), [
