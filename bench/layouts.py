@@ -34,6 +34,7 @@ from allam.align.sft import masked_loss
 from allam.cluster import ClusterProfile
 from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.loss import document_positions, token_losses
+from allam.engine.new_rows_only import NewRowsFirst
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.trainer import Trainer
 from bench._harness import Row, arguments, finish
@@ -124,7 +125,8 @@ def train(work: Path, run: dict[str, Any], profile: ClusterProfile) -> dict[str,
     objective = run.get("objective", "pretraining")
     loss = {"pretraining": pretraining, "sft": masked_loss, "dpo": preference_loss(0.1)}[objective]
     trainer = Trainer(model_of(config_of(run.get("model", "llama"))), SETTINGS, precision=run.get("precision", "fp32"), global_batch=GLOBAL_BATCH,
-                      total_steps=run.get("steps", STEPS), work=work, profile=profile, on_spike="skip")
+                      total_steps=run.get("steps", STEPS), work=work, profile=profile, on_spike="skip",
+                      new_rows_first=NewRowsFirst(VOCAB // 2, run["new_rows_steps"]) if "new_rows_steps" in run else None)
     found: dict[str, Any] = {"resumed": trainer.start_step, "losses": [], "norms": [], "sums": [], "order": [], "skipped": []}
 
     def fifty_times(model: PreTrainedModel, items: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:

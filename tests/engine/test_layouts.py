@@ -78,6 +78,12 @@ def test_finetuning_and_preferences_learn_alike_in_a_pipeline_of_divided_layers(
 
 
 @pytest.mark.slow
+def test_a_first_phase_for_new_rows_is_the_same_in_a_pipeline_of_divided_layers(tmp_path: Path) -> None:
+    _do(tmp_path, _run("one", new_rows_steps=10), _run("many", (4, 2, 2, 0), new_rows_steps=10))
+    _agree(tmp_path, "one", "many")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "layout"), [("fp32", (4, 2, 2, 0)), ("fp32", (4, 2, 1, 3)), ("bf16", (4, 2, 2, 1))])
 def test_a_spike_is_skipped_by_all_ranks_alike(tmp_path: Path, precision: str, layout: tuple[int, int, int, int]) -> None:
     more: dict[str, Any] = {"precision": precision, "steps": 40, "spike": 36}
