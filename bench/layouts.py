@@ -18,6 +18,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from allam.engine.trainer import Trainer
 from bench._harness import Row, arguments, finish
 
 STEPS, GLOBAL_BATCH, LENGTH, VOCAB, BOS = 30, 8, 16, 64, 1
-LOSSES, WEIGHTS, LARGEST = 1e-5, 1e-4, 1e-3  # tolerances
+LOSSES, WEIGHTS, LARGEST = 1e-5, 5e-4, 1e-3  # tolerances
 LAYOUTS = {  # ranks, tensor, pipeline, ZeRO
     "DP2": (2, 1, 1, 0), "ZeRO-1": (2, 1, 1, 1), "ZeRO-2": (2, 1, 1, 2), "ZeRO-3": (2, 1, 1, 3), "TP2": (2, 2, 1, 0), "PP2": (2, 1, 2, 0),
     "DP2×TP2": (4, 2, 1, 0), "DP2×PP2": (4, 1, 2, 0), "TP2×PP2": (4, 2, 2, 0), "DP2×TP2×PP2": (8, 2, 2, 0),
@@ -124,7 +125,8 @@ def train(work: Path, run: dict[str, Any], profile: ClusterProfile) -> dict[str,
     """Trains on this rank to the end, or saves after `stop` steps and leaves; rank 0 writes the weights."""
     objective = run.get("objective", "pretraining")
     loss = {"pretraining": pretraining, "sft": masked_loss, "dpo": preference_loss(0.1)}[objective]
-    trainer = Trainer(model_of(config_of(run.get("model", "llama"))), SETTINGS, precision=run.get("precision", "fp32"), global_batch=GLOBAL_BATCH,
+    settings = replace(SETTINGS, learning_rate=SETTINGS.learning_rate / 10) if objective == "dpo" else SETTINGS  # else it is chaotic from step 8 on
+    trainer = Trainer(model_of(config_of(run.get("model", "llama"))), settings, precision=run.get("precision", "fp32"), global_batch=GLOBAL_BATCH,
                       total_steps=run.get("steps", STEPS), work=work, profile=profile, on_spike="skip",
                       new_rows_first=NewRowsFirst(VOCAB // 2, run["new_rows_steps"]) if "new_rows_steps" in run else None)
     found: dict[str, Any] = {"resumed": trainer.start_step, "losses": [], "norms": [], "sums": [], "order": [], "skipped": []}
