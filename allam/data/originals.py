@@ -37,7 +37,7 @@ def want(work: Path, links: Sequence[Path]) -> None:
 
 
 def _sorted_set(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """np.unique's result; that hashes where nothing else is asked, which took 25 times as long (NumPy 2.5)."""
+    """np.unique's result; that hashes where nothing else is asked, which took 25 times as long (NumPy 2.4)."""
     ids = np.sort(ids)
     return ids[np.append(True, ids[1:] != ids[:-1])]
 
