@@ -128,7 +128,7 @@ def extended(base: ByteBase, merges: Collection[Merge], pad_to_multiple: int) ->
         raise UserError(f"{len(ids) + len(new) - len(vocab)} new pieces are in the base already, or stand twice", "report this as a bug")
     data = base.data | {
         "model": model | {"vocab": vocab, "merges": [*map(pair_of, model["merges"]), *merges]}, "truncation": None, "padding": None,
-        "added_tokens": [*({**token, "normalized": token["normalized"] and not token["special"]} for token in base.data["added_tokens"]),
+        "added_tokens": [*({**token, "normalized": token.get("normalized", False) and not token["special"]} for token in base.data["added_tokens"]),
                          *(special_token(name, vocab[name]) for name in chat)]}
     bos = base.bos or BOS
     data["post_processor"] = add_bos(bos, vocab[bos])
