@@ -49,7 +49,7 @@ from bench._harness import Row, arguments, finish, in_turn, processor_seconds
 from bench._text import one_worker, real_or_sample, run_stages
 
 # (language, real file, the sample's file in its place, documents at most)
-SOURCES = (("ar", "arabic/saudinewsnet.jsonl.xz", "web_ar.jsonl.gz", None), ("en", "english/english_books.jsonl.xz", "web_en.jsonl.gz", 600))
+SOURCES = (("ar", "arabic/saudinewsnet.jsonl.xz", "web_ar.jsonl.gz", 4000), ("en", "english/english_books.jsonl.xz", "web_en.jsonl.gz", 400))
 QUICK_DOCUMENTS = 300
 FOUR_FILTERS, PEERS_FILTERS = ("language", "too_short", "spam", "stop_words"), ("language", "too_short")
 RULES = FilterConfig()

@@ -157,7 +157,7 @@ def part_pattern(proto: Any) -> re.Pattern[str] | None:
         return None
     beside = {pair for piece in pieces for pair in pairwise(piece.lstrip(SPACE))}
     beside |= {(b, a) for a, b in beside}
-    signs = {c for c in "".join(pieces) if unicodedata.category(c)[0] not in "LM" and c not in (SPACE, "\n")}
+    signs = {c for c in set("".join(pieces)) if unicodedata.category(c)[0] not in "LM" and c not in (SPACE, "\n")}
     while joined := {a for a, b in beside if a in signs and b not in signs}:
         signs -= joined
     if not signs:

@@ -50,7 +50,7 @@ class _Job:
 
 def run(config: PackConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Packs the documents of the inputs `natural` and `translated` with the input `tokenizer`."""
-    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    tokenizer = _tokenizer(inputs["tokenizer"])
     found = [path for name in ("natural", "translated") for path in shards(inputs[name] / "documents")]
     jobs = [_Job(path, out / "work" / f"part-{i:05d}", inputs["tokenizer"], config) for i, path in enumerate(found)]
     waiting = [job for job in jobs if not (job.part / PACK).is_file()]
@@ -80,13 +80,18 @@ def _each(jobs: list[_Job]) -> Iterator[None]:
 _tokenizers: dict[Path, Tokenizer] = {}  # one a process
 
 
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Loading takes half a second, and what one shard taught about words serves the next."""
+    if folder not in _tokenizers:
+        _tokenizers[folder] = Tokenizer.load(folder)
+    return _tokenizers[folder]
+
+
 def _pack_shard(job: _Job) -> None:
     """Tokenizes one shard into its part; the part's pack.json is written last."""
     shutil.rmtree(job.part, ignore_errors=True)
     job.part.mkdir(parents=True)
-    if job.tokenizer not in _tokenizers:
-        _tokenizers[job.tokenizer] = Tokenizer.load(job.tokenizer)
-    tokenizer = _tokenizers[job.tokenizer]
+    tokenizer = _tokenizer(job.tokenizer)
     bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], tokenizer.dtype)
     domains: dict[str, _Domain] = {}
     held_out: dict[str, list[Document]] = {c: [] for c in COMPONENTS}
