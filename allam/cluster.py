@@ -110,6 +110,8 @@ class ClusterProfile(BaseModel):
     activation_checkpointing: bool = Field(False, description="keep only the blocks' inputs and compute the rest again in the backward pass: a third more "
                                            "arithmetic, a fraction of the memory, the same result")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage, over the ranks that hold the same part of the model")
+    offload_optimizer: bool = Field(False, description="keep AdamW's state in the host's memory and step there: slower, and less memory of a GPU; needs "
+                                    "zero_stage 1 to 3")
     tensor_parallel: int = Field(1, ge=1, description="ranks that share each block's heads and feed-forward layer while training; they talk in every block, so "
                                  "keep them on one node")
     pipeline_parallel: int = Field(1, ge=1, description="stages of consecutive blocks while training, each on ranks of its own; they idle least with many "
@@ -143,6 +145,12 @@ class ClusterProfile(BaseModel):
     def replicas(self) -> int:
         """Copies of the model while training, which share the global batch."""
         return self.ranks // (self.tensor_parallel * self.pipeline_parallel)
+
+    @model_validator(mode="after")
+    def _offloads_what_zero_has(self) -> ClusterProfile:
+        if self.offload_optimizer and not self.zero_stage:
+            raise ValueError("offload_optimizer needs DeepSpeed's ZeRO; set zero_stage to 1, 2 or 3")
+        return self
 
     @model_validator(mode="after")
     def _ranks_fit_the_layout(self) -> ClusterProfile:

@@ -52,8 +52,9 @@ def _shape(plan: Plan) -> Shape | None:
 
 def state_bytes(count: int, precision: str, profile: ClusterProfile) -> float:
     """Bytes of a rank that holds `count` parameters: weights in the precision, gradients in fp32, and AdamW's two moments in fp32 with, in bf16 or under
-    ZeRO, an fp32 master copy. ZeRO 1 divides the optimizer's part by the copies of the model, 2 also gradients, 3 also weights (Rajbhandari et al. 2020)."""
+    ZeRO, an fp32 master copy. ZeRO 1 divides the optimizer's part by the copies of the model, 2 also gradients, 3 also weights (Rajbhandari et al. 2020);
+    `offload_optimizer` moves that part to the host."""
     stage = max(1, profile.zero_stage) if precision == "bf16" else profile.zero_stage  # as allam/engine/zero.py does
-    weights, gradients, optimizer = (2.0 if precision == "bf16" else 4.0), 4.0, (12.0 if stage else 8.0)
+    weights, gradients, optimizer = (2.0 if precision == "bf16" else 4.0), 4.0, (0.0 if profile.offload_optimizer else 12.0 if stage else 8.0)
     divided = [part / (profile.replicas if stage >= least else 1) for part, least in ((weights, 3), (gradients, 2), (optimizer, 1))]
     return count * sum(divided)

@@ -115,7 +115,8 @@ class Trainer:
         self._new_rows_steps = new_rows_first.steps if new_rows_first else 0
         self._only_new_rows = OnlyNewRows(model, new_rows_first.first_row) if new_rows_first else None
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
-        self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout)
+        self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout,
+                               offload=self.profile.offload_optimizer)
         self._updates, self._monitor, self._best = 0, StabilityMonitor(), _Best()
         self.start_step = self._resume()
         self._step = self.start_step

@@ -47,7 +47,8 @@ class _Calls(nn.Module):
 class ZeroModel:
     """`model` in DeepSpeed's hands: forward, backward, clipped AdamW steps, and fp32 state by parameter name."""
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings, *, precision: str, zero_stage: int, micro_steps: int, layout: Layout) -> None:
+    def __init__(self, model: nn.Module, settings: OptimizerSettings, *, precision: str, zero_stage: int, micro_steps: int, layout: Layout,
+                 offload: bool = False) -> None:
         self.module, self.layout, self.clip_norm = model, layout, settings.clip_norm
         ranks = layout.ranks
         self.names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -59,7 +60,7 @@ class ZeroModel:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else compiled at the first start: 30 s, and a compiler needed
         self.engine, *_ = deepspeed.initialize(
             model=_Calls(model), optimizer=_adamw(self.names, settings, ranks.device), dist_init_required=False, mpu=layout.groups,
-            config=self._config(precision, micro_steps, ranks.replicas))
+            config=self._config(precision, micro_steps, ranks.replicas, offload))
         self._decays = [group["weight_decay"] for group in self.engine.optimizer.param_groups]
         self._make_moments()
         self._refuse: Callable[[float], bool] | None = None
@@ -68,7 +69,7 @@ class ZeroModel:
         for name, value in masters.items():
             safe_set_full_fp32_param(self.names[name], value.to(ranks.device))
 
-    def _config(self, precision: str, micro_steps: int, replicas: int) -> dict[str, Any]:
+    def _config(self, precision: str, micro_steps: int, replicas: int, offload: bool) -> dict[str, Any]:
         config: dict[str, Any] = {
             "train_batch_size": micro_steps * replicas,  # in DeepSpeed's eyes; the sequences of a micro-batch are ours to count
             "train_micro_batch_size_per_gpu": 1,
@@ -79,6 +80,9 @@ class ZeroModel:
             "communication_data_type": "fp32",
             "zero_optimization": {"stage": self.stage, "overlap_comm": False},
         }
+        if offload:
+            config["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": self.layout.ranks.device.type == "cuda"}
+            config["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own is compiled at the first start; torch's steps on CPUs, too
         if precision == "bf16":
             config |= {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
         return config

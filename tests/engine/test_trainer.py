@@ -83,6 +83,22 @@ def test_every_zero_stage_and_precision_resumes_bit_for_bit(tmp_path: Path, stag
     assert (resumed["resumed"], resumed["weights"]) == (2, whole["weights"])
 
 
+@pytest.mark.parametrize(("stage", "precision"), [(1, "fp32"), (2, "fp32"), (2, "bf16"), (3, "fp32")])
+def test_with_the_optimizer_on_the_host_it_learns_the_same_and_resumes_bit_for_bit(tmp_path: Path, undisturbed: dict[str, list[float]], stage: int,
+                                                                                 precision: str) -> None:
+    profile = RARELY.model_copy(update={"zero_stage": stage, "offload_optimizer": True})
+    whole = train(make_trainer(tmp_path / "whole", STEPS, profile, precision))
+    assert whole["losses"] == pytest.approx(undisturbed["losses"], rel=1e-5 if precision == "fp32" else 1e-2)
+    trainer = make_trainer(tmp_path / "cut", STEPS, profile, precision)
+    for step in trainer.steps():
+        trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        if step == 1:
+            trainer.save(2)
+            break
+    resumed = train(make_trainer(tmp_path / "cut", STEPS, profile, precision))
+    assert (resumed["resumed"], resumed["weights"]) == (2, whole["weights"])
+
+
 def test_a_checkpoint_of_one_zero_stage_is_resumed_by_another(tmp_path: Path, undisturbed: dict[str, object]) -> None:
     _stop_after(tmp_path, 3)
     resumed = train(make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"zero_stage": 2})))

@@ -51,6 +51,12 @@ def test_the_memory_of_a_rank_follows_the_stage_of_zero(stage: int, ranks: int, 
     assert state_bytes(1_000_000_000, precision, ClusterProfile(ranks=ranks, zero_stage=stage)) == gigabytes * 1e9
 
 
+def test_an_optimizer_on_the_host_takes_no_memory_of_the_device_and_needs_zero() -> None:
+    assert state_bytes(1_000_000_000, "bf16", ClusterProfile(ranks=4, zero_stage=2, offload_optimizer=True)) == (2 + 1) * 1e9
+    with pytest.raises(ValueError, match="set zero_stage to 1, 2 or 3"):
+        ClusterProfile(offload_optimizer=True)
+
+
 def test_a_model_that_does_not_fit_the_devices_is_refused_until_enough_of_them_share_it() -> None:
     plan = make_plan(load("allam_70b"))
     eight = ClusterProfile(ranks=8, zero_stage=2, device_memory_gb=80)
