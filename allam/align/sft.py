@@ -16,7 +16,7 @@ from allam.align.config import SftConfig
 from allam.align.conversations import read_strict
 from allam.align.examples import Example, batch_numbers, conversation_examples, pad, steps_per_epoch, tokens_before
 from allam.chat.template import stop_ids
-from allam.engine.loss import token_losses
+from allam.engine.loss import summed_loss
 from allam.engine.model import load_model, save_generation_config, save_model
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes
@@ -56,7 +56,7 @@ def run(config: SftConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
 def masked_loss(model: PreTrainedModel, examples: list[Example]) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the assistant tokens' losses in nats, as the trainer wants it."""
     ids_BT, targets_BT = pad(examples, next(model.parameters()).device)
-    total = token_losses(model, ids_BT, targets_BT).sum()
+    total, _ = summed_loss(model, ids_BT, targets_BT)
     return total, {}
 
 

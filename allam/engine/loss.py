@@ -1,21 +1,90 @@
 """The negative log-likelihood of tokens, without ever holding the full logits of a large vocabulary (twice the base's after expansion).
 
-Below `WHOLE_LOGITS` elements the logits are made at once, which is faster for small models; above, in chunks of tokens that are computed
-again in the backward pass.
+`summed_loss` is for training on a plain sum, as pretraining and SFT do: the gradient is made in the forward pass from each block of logits while it is at
+hand (as Liger's fused linear cross-entropy does, Hsu et al. 2024), so that nothing is computed twice and the blocks stay small.
+`token_losses` gives each token's loss with a gradient of its own, as DPO needs: below `WHOLE_LOGITS` elements the logits are made at once, above in
+blocks that are computed again in the backward pass.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from allam.engine.pipeline import Elsewhere
 
 WHOLE_LOGITS = 2**25  # elements: 128 MiB in fp32, three times that with its gradient
+FUSED_LOGITS = {"cpu": 2**23, "cuda": 2**27}  # 2**21 to 2**24 were measured on a CPU; a GPU wants matrices of thousands of rows
 IGNORED = -100
+
+
+class LossHead(nn.Linear):
+    """An output matrix that can also give losses; within its forward pass, since that is where ZeRO-3 has the whole matrix."""
+
+    def forward(self, states: Tensor, targets: Tensor | None = None) -> Any:
+        """Logits; with `targets` [N] the sum of the losses and, without a gradient, the loss of each."""
+        return super().forward(states) if targets is None else _SummedLoss.apply(states, self.weight, targets, torch.is_grad_enabled())
+
+
+def make_loss_head(model: PreTrainedModel) -> None:
+    """Gives the model's output matrix the means of `summed_loss`, in place."""
+    head: Any = model.get_output_embeddings()
+    if type(head) is nn.Linear and head.bias is None:
+        head.__class__ = LossHead
+
+
+class _SummedLoss(torch.autograd.Function):
+    """The sum of the cross-entropies of `states_ND @ weight_VD.T`."""
+
+    @staticmethod
+    def forward(ctx: Any, states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, learns: bool) -> tuple[Tensor, Tensor]:
+        losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=states_ND.device)
+        states_grad = torch.empty_like(states_ND) if learns else None
+        weight_grad = torch.zeros_like(weight_VD, dtype=torch.float32) if learns else None
+        rows = max(1, FUSED_LOGITS[states_ND.device.type] // len(weight_VD))
+        for start in range(0, len(targets_N), rows):
+            here = slice(start, start + rows)
+            part, wanted = states_ND[here], targets_N[here].unsqueeze(1)
+            logits = (part @ weight_VD.T).float()
+            norm = logits.logsumexp(dim=1, keepdim=True)
+            losses_N[here] = (norm - logits.gather(1, wanted)).squeeze(1)
+            if states_grad is None or weight_grad is None:
+                continue
+            logits.sub_(norm).exp_()
+            logits[torch.arange(len(part), device=logits.device), wanted.squeeze(1)] -= 1
+            errors = logits.to(weight_VD.dtype)
+            torch.mm(errors, weight_VD, out=states_grad[here])
+            if weight_VD.dtype == torch.float32:
+                weight_grad.addmm_(errors.T, part)
+            else:
+                weight_grad += errors.T @ part
+        ctx.save_for_backward(states_grad, weight_grad)
+        ctx.dtype = weight_VD.dtype
+        ctx.mark_non_differentiable(losses_N)
+        return losses_N.sum(), losses_N
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        states_grad, weight_grad = ctx.saved_tensors
+        return states_grad.mul_(gradient), weight_grad.mul_(gradient).to(ctx.dtype), None, None
+
+
+def summed_loss(model: PreTrainedModel, ids_BT: Tensor, targets_BT: Tensor, attention_mask_BT: Tensor | None = None,
+                positions_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The sum of what `token_losses` gives, with its gradient, and the losses themselves, [B, T], without."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, LossHead):
+        losses_BT = token_losses(model, ids_BT, targets_BT, attention_mask_BT, positions_BT=positions_BT)
+        return losses_BT.sum(), losses_BT.detach()
+    states_BTD = _states(model, ids_BT, attention_mask_BT, positions_BT)
+    wanted_BT = targets_BT != IGNORED
+    total, losses_N = head(states_BTD[wanted_BT], targets_BT[wanted_BT])
+    return total, _placed(losses_N, wanted_BT)
 
 
 def token_losses(model: PreTrainedModel, ids_BT: Tensor, targets_BT: Tensor, attention_mask_BT: Tensor | None = None,
@@ -26,14 +95,22 @@ def token_losses(model: PreTrainedModel, ids_BT: Tensor, targets_BT: Tensor, att
     With `positions_BT` (and no mask) attention ends where positions begin again: see `document_positions`.
     On all stages of a pipeline but the last, the losses are zero.
     """
-    states_BTD = model.base_model(input_ids=ids_BT, attention_mask=attention_mask_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+    states_BTD = _states(model, ids_BT, attention_mask_BT, positions_BT)
     if isinstance(model.get_output_embeddings(), Elsewhere):
         return states_BTD.squeeze(-1).float()  # zeros that carry the gradient of the stages after this one
     wanted_BT = targets_BT != IGNORED
     if bool(wanted_BT.all()):
         return _chunked(model, states_BTD.flatten(0, 1), targets_BT.flatten(), whole_logits).view_as(targets_BT)
-    losses_N = _chunked(model, states_BTD[wanted_BT], targets_BT[wanted_BT], whole_logits)
-    return torch.zeros(targets_BT.shape, dtype=torch.float32, device=targets_BT.device).masked_scatter(wanted_BT, losses_N)
+    return _placed(_chunked(model, states_BTD[wanted_BT], targets_BT[wanted_BT], whole_logits), wanted_BT)
+
+
+def _states(model: PreTrainedModel, ids_BT: Tensor, attention_mask_BT: Tensor | None, positions_BT: Tensor | None) -> Tensor:
+    found: Tensor = model.base_model(input_ids=ids_BT, attention_mask=attention_mask_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+    return found
+
+
+def _placed(losses_N: Tensor, wanted_BT: Tensor) -> Tensor:
+    return torch.zeros(wanted_BT.shape, dtype=torch.float32, device=wanted_BT.device).masked_scatter(wanted_BT, losses_N)
 
 
 def document_positions(ids_BT: Tensor, bos_id: int) -> Tensor:

@@ -45,6 +45,7 @@ from allam.engine.device import Ranks, join, peak_memory_bytes
 from allam.engine.dropout import add_dropout, seed_masks
 from allam.engine.layout import lay_out, refuse
 from allam.engine.logs import JsonLines
+from allam.engine.loss import make_loss_head
 from allam.engine.model import flops_per_token
 from allam.engine.new_rows_only import NewRowsFirst, OnlyNewRows
 from allam.engine.schedule import OptimizerSettings, learning_rate
@@ -115,6 +116,7 @@ class Trainer:
         self._new_rows_steps = new_rows_first.steps if new_rows_first else 0
         self._only_new_rows = OnlyNewRows(model, new_rows_first.first_row) if new_rows_first else None
         model.to(self.ranks.device).train()  # type: ignore[arg-type]
+        make_loss_head(model)
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout,
                                offload=self.profile.offload_optimizer)
         self._updates, self._monitor, self._best = 0, StabilityMonitor(), _Best()

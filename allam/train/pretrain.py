@@ -21,7 +21,7 @@ from allam.artifacts import write_json
 from allam.cluster import ClusterProfile
 from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.device import join
-from allam.engine.loss import document_positions, token_losses
+from allam.engine.loss import document_positions, summed_loss
 from allam.engine.model import load_model, new_model, save_model
 from allam.engine.new_rows_only import NewRowsFirst
 from allam.engine.schedule import OptimizerSettings
@@ -127,14 +127,15 @@ def _loss_by_component(windows: Windows, trainer: Trainer,
             tokens = torch.from_numpy(np.stack([windows[i] for i in numbers])).to(model.device)
         ids_BT = tokens[:, :-1]
         positions_BT = None if bos_id is None else document_positions(ids_BT, bos_id)
-        losses_B = token_losses(model, ids_BT, tokens[:, 1:], positions_BT=positions_BT).sum(dim=1)
+        total, losses_BT = summed_loss(model, ids_BT, tokens[:, 1:], positions_BT=positions_BT)
+        losses_B = losses_BT.sum(dim=1)
         components_B = torch.tensor([windows.component(i) for i in numbers], device=losses_B.device)
         sums = {}
         for i, name in enumerate(windows.components):
             here = components_B == i
-            sums[name] = losses_B.detach()[here].sum()
+            sums[name] = losses_B[here].sum()
             sums[f"{name}_tokens"] = here.sum() * windows.length
-        return losses_B.sum(), sums
+        return total, sums
 
     return loss
 

@@ -14,8 +14,10 @@ CODE = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (CODE / "bench").glob("*.py") if not path.name.startswith("_"))
 
 
-def test_there_are_benchmarks() -> None:
-    assert NAMES == ["curation", "encode", "extend", "layouts", "pack", "scaling", "tokenizer_merge", "train_step", "translation"]
+def test_every_benchmark_has_its_line_in_the_docs() -> None:
+    told = (CODE / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert NAMES
+    assert [name for name in NAMES if f"| `{name}` |" not in told] == []
 
 
 @pytest.mark.slow
@@ -27,7 +29,7 @@ def test_a_quick_run_checks_both_sides_prints_its_table_and_writes_no_result(nam
                           env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"metric .* ours .* peer .* ratio", done.stdout), done.stdout
-    rows = [line for line in done.stdout.splitlines() if re.search(r"│ ((MB|tokens)/s|MB|s|words|lines|chrF|of one rank's) ", line)]
+    rows = [line for line in done.stdout.splitlines() if re.search(r"│ ((MB|tokens)/s|MB|GB|s|words|lines|chrF|of one rank's) ", line)]
     assert rows, done.stdout
     for row in rows:
         assert float(row.split("│")[3].replace(",", "")) >= 0, row

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from transformers import LlamaConfig
 
 from allam.cluster import ClusterProfile
-from allam.engine.loss import token_losses
+from allam.engine.loss import summed_loss
 from allam.engine.model import new_model
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.trainer import Trainer
@@ -49,8 +49,8 @@ def batch_of(step: int) -> list[torch.Tensor]:
 def loss(model: Any, items: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The sum of token losses, and the number of tokens beside it."""
     tokens = torch.stack(items)
-    losses = token_losses(model, tokens[:, :-1], tokens[:, 1:])
-    return losses.sum(), {"tokens": torch.tensor(float(losses.numel()))}
+    total, losses = summed_loss(model, tokens[:, :-1], tokens[:, 1:])
+    return total, {"tokens": torch.tensor(float(losses.numel()))}
 
 
 def train(trainer: Trainer, step_seconds: float = 0.0, spike: int = -1) -> dict[str, Any]:

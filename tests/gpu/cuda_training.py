@@ -15,7 +15,7 @@ import torch
 from transformers import LlamaConfig
 
 from allam.cluster import ClusterProfile
-from allam.engine.loss import token_losses
+from allam.engine.loss import summed_loss
 from allam.engine.model import new_model
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.trainer import Trainer
@@ -35,7 +35,7 @@ def batch_of(step: int) -> list[torch.Tensor]:
 def loss(model: Any, items: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The sum of token losses, on the model's device."""
     tokens = torch.stack(items).to(model.device)
-    return token_losses(model, tokens[:, :-1], tokens[:, 1:]).sum(), {}
+    return summed_loss(model, tokens[:, :-1], tokens[:, 1:])[0], {}
 
 
 def train(work: Path, steps: int, checkpoint_seconds: float) -> dict[str, Any]:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from allam.artifacts import Manifest, commit, write_json
 from allam.cluster import ClusterProfile
 from allam.documents import read_shard, shards
 from allam.engine.bits_per_byte import bits_per_byte
-from allam.engine.loss import document_positions, token_losses
+from allam.engine.loss import FUSED_LOGITS, document_positions, make_loss_head, summed_loss, token_losses
 from allam.engine.model import load_model, new_model, save_model
 from allam.engine.schedule import OptimizerSettings, learning_rate
 from allam.errors import StageFailed, UserError
@@ -208,10 +209,11 @@ def test_a_loss_that_is_no_number_stops_training_with_the_ids_of_the_documents_i
     planted = torch.from_numpy(windows[3 * BATCH + 5])
 
     def losses_but_for_one(model: Any, ids_BT: Any, targets_BT: Any, **more: Any) -> Any:
-        found = token_losses(model, ids_BT, targets_BT, **more)
-        return torch.where((ids_BT == planted[:-1]).all(dim=1, keepdim=True), torch.nan, found)
+        total, found = summed_loss(model, ids_BT, targets_BT, **more)
+        is_it_B = (ids_BT == planted[:-1]).all(dim=1, keepdim=True)
+        return torch.where(is_it_B.any(), torch.nan, total), torch.where(is_it_B, torch.nan, found)
 
-    monkeypatch.setattr(pretrain, "token_losses", losses_but_for_one)
+    monkeypatch.setattr(pretrain, "summed_loss", losses_but_for_one)
     (tmp_path / "out" / "work").mkdir(parents=True)
     inputs = {"model": path.extended, "tokenizer": path.merged, "pack": packs, "mix": path.order, "held_out": packs}
     with pytest.raises(StageFailed, match=r"step 4: the loss is nan .* in the documents web_\w\w-\d+"):
@@ -329,6 +331,32 @@ def test_chunked_losses_and_gradients_are_those_of_whole_logits(small_model: Any
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
     assert torch.all(found[0][0][1, 5:] == 0)
     assert torch.all(found[0][0][0] > 0)
+
+
+@pytest.mark.parametrize(("precision", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_the_loss_summed_block_by_block_and_its_gradients_are_those_of_whole_logits(monkeypatch: pytest.MonkeyPatch, precision: torch.dtype,
+                                                                                     close: float) -> None:
+    monkeypatch.setitem(FUSED_LOGITS, "cpu", 340 * 7)
+    model: Any = new_model(LlamaConfig(vocab_size=340, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+                                       num_key_value_heads=4), seed=0).to(precision)
+    ids = torch.arange(60).view(3, 20)
+    targets = (ids * 7 + 1) % 340
+    targets[1, 5:] = -100
+    found = []
+    for prepare in (lambda model: None, make_loss_head):
+        prepare(model)
+        model.zero_grad()
+        total, losses = summed_loss(model, ids, targets)
+        (total / 3).backward()
+        found.append((total.detach(), losses, *(p.grad.clone() for p in model.parameters())))
+    assert isinstance(model.lm_head, nn.Linear)
+    assert type(model.lm_head) is not nn.Linear
+    for whole, blocks in zip(*found, strict=True):
+        assert torch.allclose(whole, blocks, atol=close * float(whole.abs().max())), (whole - blocks).abs().max()
+    assert not found[1][1].requires_grad
+    assert torch.all(found[1][1][1, 5:] == 0)
+    with torch.no_grad():
+        assert torch.allclose(summed_loss(model, ids, targets)[1], found[1][1])
 
 
 def test_bits_per_byte_is_that_of_each_token_predicted_once(small_model: Any, base_tokenizer: Path) -> None:
