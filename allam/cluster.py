@@ -178,13 +178,21 @@ class ClusterProfile(BaseModel):
         return self.launcher == "slurm" and (ranks or self.slurm.stages == "all")
 
 
+PROFILES = Path(__file__).parent.parent / "infra" / "profiles"
+
+
+def profile_names() -> list[str]:
+    """The names that `load_profile` knows."""
+    return ["laptop", *sorted(path.stem for path in PROFILES.glob("*.yaml"))]
+
+
 def load_profile(name_or_path: str | None) -> ClusterProfile:
     """The profile `laptop` (the defaults) for None, one of `infra/profiles/` by name, or a YAML file by path."""
     if name_or_path in (None, "laptop"):
         return ClusterProfile()
     path = Path(str(name_or_path))
     if not path.suffix:
-        path = Path(__file__).parent.parent / "infra" / "profiles" / f"{name_or_path}.yaml"
+        path = PROFILES / f"{name_or_path}.yaml"
     if not path.is_file():
         raise UserError(f"there is no cluster profile at {path}", "give `laptop`, a name from infra/profiles/ or the path of a YAML file")
     try:

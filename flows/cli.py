@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import errno
-import json
 import os
 import shutil
 import signal
@@ -32,7 +31,7 @@ from allam.recipe import load, locate, packaged
 from allam.versions import git_revision, versions
 from flows.data_commands import data
 from flows.export_command import export
-from flows.options import Cluster, Force, Json, Overrides, RecipeName, RecipeOption, StageName, StorePath, To
+from flows.options import Cluster, Force, Json, Key, Keys, Overrides, RecipeName, RecipeOption, StageName, StorePath, To, print_json
 from flows.preflight import preflight
 from flows.run import Run, inputs_of, open_run, open_store, refuse_what_cannot_run
 from flows.terminal import LiveLines, out, report_file, results, show_error, show_manifest, show_plan, show_results, show_warnings, table
@@ -59,7 +58,7 @@ def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Over
         stages = [{"name": s.spec.name, "kind": s.spec.kind, "key": s.spec.key, "state": s.state, "why": s.why, "missing": list(s.spec.problems),
                    "folder": str(run.store.folder(s.spec.kind, s.spec.key)),
                    "estimate": asdict(costs[s.spec.name]) if s.spec.name in costs else None} for s in statuses]
-        _print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "warnings": warnings,
+        print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "warnings": warnings,
                      "stages": stages})
     else:
         show_plan(statuses, {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs},
@@ -121,7 +120,7 @@ def list_artifacts(store: StorePath = None, as_json: Json = False) -> None:
         rows.append({"kind": folder.parent.name, "key": folder.name, "stage": manifest.name if manifest else None, "state": state, "bytes": total,
                      "made": manifest.started_at if manifest else None, "path": str(folder)})
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     shown = table("artifact", "stage", "state", "size", "made", right=("size",))
     for row in sorted(rows, key=lambda row: str(row["made"] or "~")):
@@ -131,22 +130,20 @@ def list_artifacts(store: StorePath = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(key: Annotated[str, typer.Argument(help="The first digits of an artifact's key, with or without its kind: pack/3f2a.", metavar="KEY")],
-         store: StorePath = None, as_json: Json = False) -> None:
+def show(key: Key, store: StorePath = None, as_json: Json = False) -> None:
     """Show one artifact: what made it, from what, its figures and its files."""
     folder = open_store(store).find(key)
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder} is not done", f"its log is {folder / 'log.txt'}")
     if as_json:
-        _print_json(manifest.model_dump(mode="json") | {"path": str(folder)})
+        print_json(manifest.model_dump(mode="json") | {"path": str(folder)})
     else:
         show_manifest(manifest, ((name, number(value)) for name, value in flat(manifest.metrics)))
 
 
 @app.command()
-def verify(keys: Annotated[list[str] | None, typer.Argument(help="Keys as for `show`, or `all` (the default).", metavar="[KEY]...")] = None,
-           store: StorePath = None, as_json: Json = False) -> None:
+def verify(keys: Keys = None, store: StorePath = None, as_json: Json = False) -> None:
     """Check the files of artifacts against the checksums in their manifests."""
     place = open_store(store)
     folders = place.folders() if not keys or keys == ["all"] else [place.find(key) for key in keys]
@@ -154,7 +151,7 @@ def verify(keys: Annotated[list[str] | None, typer.Argument(help="Keys as for `s
         folders = [folder for folder in folders if (folder / "manifest.json").exists()]
     problems = {f"{folder.parent.name}/{folder.name}": place.verify(folder) for folder in folders}
     if as_json:
-        _print_json(problems)
+        print_json(problems)
     for label, lines in problems.items():
         for line in lines if not as_json else []:
             out.print(f"{label}: {line}")
@@ -211,7 +208,7 @@ def report(recipe: RecipeName, overrides: Overrides = None, store: StorePath = N
     opened = open_run(recipe, overrides or [], None, store)
     _make(opened, "report", False)
     if as_json:
-        _print_json({"report": report_file(opened.plan, opened.store), "results": results(opened.plan, opened.store)})
+        print_json({"report": report_file(opened.plan, opened.store), "results": results(opened.plan, opened.store)})
     else:
         show_results(opened.plan, opened.store)
 
@@ -221,7 +218,7 @@ def recipes(as_json: Json = False) -> None:
     """List the recipes that ship in the package."""
     found = {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in packaged().items()}
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     shown = table("recipe", "what it is")
     for name, words in found.items():
@@ -268,10 +265,6 @@ def _metrics_beside(source: Path, kind: str) -> dict[str, Any]:
 def _portable(name_or_path: str) -> str:
     """A path made absolute; a name as it is. Flow runs may happen in another folder."""
     return str(Path(name_or_path).resolve()) if Path(name_or_path).suffix else name_or_path
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _stop(_signal: int, _frame: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from allam.artifacts import Manifest
 from allam.errors import UserError, did_you_mean
-from flows.options import Json, Overrides, RecipeName, StorePath
+from flows.options import Json, Overrides, RecipeName, StorePath, print_json
 from flows.run import Run, open_run, open_store
 from flows.terminal import out, table
 from tasks.words import number, size
@@ -49,7 +48,7 @@ def dropped(recipe: RecipeName,
     records = [{"stage": name, **record} for name, record in islice(
         ((name, record) for name, (folder, _) in made.items() for record in lost_records(folder, dict.fromkeys(with_some[name]), reason)), show)]
     if as_json:
-        _print_json({"counts": rows, "records": records})
+        print_json({"counts": rows, "records": records})
         return
     _print_table(("stage", "source", "reason", "documents"), [(r["stage"], r["source"], r["reason"], number(r["documents"])) for r in rows], ("documents",))
     for record in records:
@@ -73,7 +72,7 @@ def licences(recipe: RecipeName, overrides: Overrides = None, store: StorePath =
         raise UserError("the corpus is not made yet", f"`allam run {recipe} --to {run.plan.specs['pack'].inputs['translated']}` makes it")
     rows = tokens_by_licence(pack[0], pack[1], corpora) if pack else bytes_by_licence(corpora)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     what = "tokens" if pack else "bytes"
     total = sum(row[what] for row in rows) or 1
@@ -90,7 +89,7 @@ def trace(name: Annotated[str, typer.Argument(help="The id of a document.", meta
     place = open_store(store)
     found = find(place, name)
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif found:
         _print_table(("artifact", "stage", "holds", "where"), [tuple(row[c] for c in ("artifact", "stage", "holds", "where")) for row in found])
     else:
@@ -110,7 +109,7 @@ def ledger(recipe: RecipeName, overrides: Overrides = None, store: StorePath = N
     rows = [row for name, mix in phases.items() if mix in mixes
             for row in ledger_rows(name, mixes[mix][1], trainings[name][0] if name in trainings else None)]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     columns = ("phase", "language", "kind", "domain", "share", "planned", "consumed", "available", "epochs")
     _print_table(columns, [(r["phase"], r["language"], r["kind"], r["domain"], f"{100 * r['share']:.2f}%", number(r["planned"]),
@@ -140,7 +139,3 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
     for row in rows:
         shown.add_row(*(Text(_plain(cell)) for cell in row))
     out.print(shown)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))

@@ -263,3 +263,13 @@ def test_help_and_recipes_read_well(allam):
         assert command in words
     assert "demo" in allam("recipes")
     assert "The whole path on the sample" in json.loads(allam("recipes", "--json"))["demo"]
+
+
+@pytest.mark.parametrize(("words", "offered"), [
+    (("plan", "demo", "--cluster", "wo"), "workstation"), (("run", "pro"), "proxy"), (("show", "inge"), "ingest/"), (("stage", "ded"), "dedup"),
+])
+def test_the_shell_completes_recipes_stages_profiles_and_keys(allam, made, words, offered):
+    asked = os.environ | {"_ALLAM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("allam", *words)), "COMP_CWORD": str(len(words))}
+    program = "from flows.cli import app; app(prog_name='allam')"
+    found = subprocess.run([sys.executable, "-c", program], cwd=CODE, capture_output=True, text=True, check=True, env=asked)
+    assert found.stdout.startswith(offered)
