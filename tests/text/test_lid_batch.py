@@ -111,8 +111,7 @@ def real_lines() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_label_and_score_are_fasttexts_for_200_000_real_lines(identifier: LanguageIdentifier) -> None:
+def test_label_and_score_are_fasttexts_for_hundreds_of_thousands_of_real_lines(identifier: LanguageIdentifier) -> None:
     lines = list(real_lines())
-    lines = lines[::max(1, len(lines) // 200_000)]
-    assert len(lines) > 100_000
+    assert len(lines) > 200_000
     assert identifier.identify_all_bare(lines) == list(map(identifier.identify_bare, lines))
