@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import threading
 import time
@@ -41,16 +40,14 @@ from transformers import PreTrainedModel
 from allam.artifacts import CHECKPOINTS, JOB, write_json
 from allam.cluster import ClusterProfile, execution
 from allam.engine import checkpoint
-from allam.engine.device import Ranks, join, peak_memory_bytes
+from allam.engine.device import Ranks, join
 from allam.engine.dropout import add_dropout, seed_masks
+from allam.engine.journal import Journal, short
 from allam.engine.layout import lay_out, refuse
-from allam.engine.logs import JsonLines
 from allam.engine.loss import make_loss_head
-from allam.engine.model import flops_per_token
 from allam.engine.new_rows_only import NewRowsFirst, OnlyNewRows
 from allam.engine.schedule import OptimizerSettings, learning_rate
 from allam.engine.stability import ROLLED_BACK, SKIPPED, StabilityMonitor
-from allam.engine.trackers import flat, open_trackers
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
 from allam.layouts import batch_refusal
@@ -58,9 +55,7 @@ from allam.progress import Progress
 from allam.versions import git_revision, versions
 
 T = TypeVar("T")
-METRICS, EVALS, TELEMETRY = "metrics.jsonl", "evals.jsonl", "telemetry.jsonl"
 NOT_FINITE, NAMED_IN_ERRORS = "not_finite.json", 20
-SECONDS_BETWEEN_TELEMETRY = 5.0
 
 
 @dataclass(frozen=True)
@@ -102,8 +97,7 @@ class Trainer:
             raise UserError(*batch_refusal(global_batch, self.ranks.world_size, self.ranks.replicas))
         self.micro_steps = math.ceil(global_batch / self.ranks.replicas / self.profile.micro_batch)
         self._checkpoints = work / CHECKPOINTS
-        self._logs = {name: JsonLines(work / name, self.ranks.first) for name in (METRICS, EVALS, TELEMETRY)}
-        self.parameters = sum(p.numel() for p in model.parameters())
+        self.journal = Journal(work, model, self.ranks, self.profile)
         self._config = model.config
         self._dropout, self._seed = dropout, seed
         self._on_spike, self._roll_back_steps = on_spike, roll_back_steps if on_spike == "roll_back" else 0
@@ -119,15 +113,12 @@ class Trainer:
         make_loss_head(model)
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout,
                                offload=self.profile.offload_optimizer)
-        self._updates, self._monitor, self._best = 0, StabilityMonitor(), _Best()
+        self._updates, self._monitor = 0, StabilityMonitor()
         self.start_step = self._resume()
         self._step = self.start_step
         self._result: StepResult | None = None
         self._terminated = self._stop = self._save = False
-        self._track = open_trackers(self.profile, work.parent, self.start_step) if self.ranks.first else None
         self._saved_at = time.monotonic()
-        self._speed: _Speed | None = None
-        self._waited = 0.0
 
     # --- the loop --------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +155,7 @@ class Trainer:
 
         def spikes(norm: float) -> bool:
             gathered.append(self._gather(total, sums))
-            return bool(self._monitor.judge({"loss": _short(gathered[0][0] / denominator), "grad_norm": _short(norm)}))
+            return bool(self._monitor.judge({"loss": short(gathered[0][0] / denominator), "grad_norm": short(norm)}))
 
         micro_batches, begun = self._micro_batches(batch), deque[Tensor]()
         ahead = self.ranks.pipeline - 1 - self.ranks.stage  # later stages have as many to compute before the first gradient comes back
@@ -212,7 +203,7 @@ class Trainer:
         named = describe(to_blame) if describe is not None and self.ranks.first else []
         told = ""
         if named:
-            write_json(self._logs[METRICS].path.with_name(NOT_FINITE), {"step": self._step + 1, "documents": named})
+            write_json(self.journal.work / NOT_FINITE, {"step": self._step + 1, "documents": named})
             more = f" and {len(named) - NAMED_IN_ERRORS} more (all stand in work/{NOT_FINITE})" if len(named) > NAMED_IN_ERRORS else ""
             told = f" in the documents {', '.join(named[:NAMED_IN_ERRORS])}{more}"
         self.ranks.barrier()  # the rank that tells must not be killed because another one left
@@ -280,7 +271,7 @@ class Trainer:
 
     def save(self, done: int) -> None:
         """Writes a checkpoint after `done` steps (the loop does so by itself), and removes those that the profile doesn't keep."""
-        sizes = {name: log.sync() for name, log in self._logs.items()}
+        sizes = self.journal.sync()
         state = self._state(done, sizes) if self.ranks.first else {}
         checkpoint.save(self._checkpoints, done, self._zero.state(), state, self.ranks)
         if self.ranks.first:
@@ -295,11 +286,11 @@ class Trainer:
     def _is_for_good(self, step: int) -> bool:
         """Whether the profile keeps the checkpoint of `step` beyond the newest ones, and beyond the end of training."""
         every = self.profile.checkpoint_steps
-        return step > 0 and ((every > 0 and step % every == 0) or (self.profile.keep_best_checkpoint and step == self._best.step))
+        return step > 0 and ((every > 0 and step % every == 0) or (self.profile.keep_best_checkpoint and step == self.journal.best_step))
 
     def _state(self, done: int, log_sizes: dict[str, int]) -> dict[str, Any]:
         """What a checkpoint holds beside the tensors. There is no state of random generators: masks and data order are functions of seed and step."""
-        job = self._logs[METRICS].path.parent.parent / JOB
+        job = self.journal.work.parent / JOB
         stage = json.loads(job.read_text(encoding="utf-8")) if job.is_file() else {}
         return {
             "logs": log_sizes, "updates": self._updates, "monitor": self._monitor.state(),
@@ -316,19 +307,15 @@ class Trainer:
     def _resume(self) -> int:
         """Loads the newest sound checkpoint, cuts the logs back to it, and returns the number of steps done."""
         found = checkpoint.newest(self._checkpoints, self.ranks)
-        sizes = found["logs"] if found else {}
-        for name, log in self._logs.items():
-            log.cut(sizes.get(name, 0))
-        if not found:
-            return 0
-        self._refuse_another(found)
-        self._load(found)
-        self._monitor = StabilityMonitor(found["monitor"])
-        for row in self.evals():
-            self._best.add(row)
-        if self.ranks.first:
-            print(f"resumed from {Path(found['folder']).name}", flush=True)
-        return int(found["step"])
+        if found:
+            self._refuse_another(found)
+            self._load(found)
+            self._monitor = StabilityMonitor(found["monitor"])
+            if self.ranks.first:
+                print(f"resumed from {Path(found['folder']).name}", flush=True)
+        done = int(found["step"]) if found else 0
+        self.journal.resume(found["logs"] if found else {}, done)
+        return done
 
     def _load(self, state: dict[str, Any]) -> None:
         try:
@@ -346,15 +333,6 @@ class Trainer:
                 raise StageFailed(f"the checkpoint {state['folder']} is of another training: its {name} is {found[name]}, not {value}",
                                   "remove the folder to start this stage anew")
 
-    @contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
-        """What runs within counts as the time that this rank waits for data."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self._waited += time.monotonic() - start
-
     def log(self, tokens: int, sequence_length: float, **more: Any) -> None:
         """Writes the last step's line of metrics.jsonl, marked where loss or gradient norm spiked; every few seconds one of telemetry.jsonl.
 
@@ -362,83 +340,22 @@ class Trainer:
         """
         result = self._result
         assert result is not None, "log() comes after step()"
-        row = {"step": result.step + 1, "tokens": tokens, "loss": _short(result.loss), "grad_norm": _short(result.grad_norm),
-               "learning_rate": _short(result.learning_rate), **{k: _short(v) if isinstance(v, float) else v for k, v in more.items()}}
+        row = {"step": result.step + 1, "tokens": tokens, "loss": short(result.loss), "grad_norm": short(result.grad_norm),
+               "learning_rate": short(result.learning_rate), **{k: short(v) if isinstance(v, float) else v for k, v in more.items()}}
         if spikes := self._monitor.add(row):
             row["spikes"] = spikes
         row |= result.answer
-        self._add(METRICS, row)
-        now = time.monotonic()
-        if self._speed is None:  # the first step of a process warms up
-            self._speed = _Speed(now, tokens, self._waited)
-        elif now - self._speed.time >= SECONDS_BETWEEN_TELEMETRY or result.step + 1 == self.total_steps:
-            self._add(TELEMETRY, {"step": result.step + 1, "tokens": tokens, **self._telemetry(self._speed, now, tokens, sequence_length)})
-            self._speed = _Speed(now, tokens, self._waited)
-
-    def _telemetry(self, since: _Speed, now: float, tokens: int, sequence_length: float) -> dict[str, float]:
-        """Speed since the last line: tokens a second over all ranks, TFLOP/s a device, utilisation of the profile's peak, peak memory of this rank,
-        and the share of the time that this rank waited for data."""
-        seconds = max(now - since.time, 1e-9)
-        rate = (tokens - since.tokens) / seconds
-        tflops = rate * flops_per_token(self._config, self.parameters, sequence_length) / self.ranks.world_size / 1e12
-        return {"tokens_per_second": round(rate, 1), "tflops_per_device": _short(tflops), "utilisation": _short(tflops / self.profile.peak_tflops),
-                "peak_memory_bytes": peak_memory_bytes(self.ranks.device), "data_wait_share": round((self._waited - since.waited) / seconds, 4)}
-
-    def log_eval(self, step: int, tokens: int, **values: Any) -> None:
-        """Writes a line of evals.jsonl: a measurement after `step` steps (0: before the first)."""
-        row = {"step": step, "tokens": tokens, **values}
-        self._best.add(row)
-        self._add(EVALS, row)
-
-    def _add(self, name: str, row: dict[str, Any]) -> None:
-        self._logs[name].add(row)
-        if self._track is not None:
-            self._track(int(row["step"]), {key: value for key, value in flat(row) if key != "step"})
-
-    def evals(self) -> list[dict[str, Any]]:
-        """The measurements so far, the same on every rank."""
-        rows: Any = self.ranks.broadcast(self._logs[EVALS].rows())
-        return rows  # type: ignore[no-any-return]
+        self.journal.add_metrics(row, sequence_length, last=result.step + 1 == self.total_steps)
 
     def finish(self, out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Copies the logs to the artifact, and the checkpoints that are kept for good; returns the rows of metrics.jsonl and of evals.jsonl (none on all
-        ranks but the first)."""
-        for name, log in self._logs.items():
-            log.sync()
-            if self.ranks.first:
-                shutil.copyfile(log.path, out / name)
+        """Copies the logs to the artifact, and the checkpoints that are kept for good; returns the rows of metrics.jsonl (none on all ranks
+        but the first) and of evals.jsonl."""
+        self.journal.copy_to(out)
         if self.ranks.first:
             checkpoint.keep_for_good(self._checkpoints, out / CHECKPOINTS, self._is_for_good)
-        return self._logs[METRICS].rows(), self._logs[EVALS].rows()
-
-
-class _Best:
-    """The evaluation with the fewest held-out bits per byte so far, in the mean over the components; the one before training is none."""
-
-    def __init__(self) -> None:
-        self.step, self._value = 0, math.inf
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Takes a row of evals.jsonl in."""
-        values = list(row.get("bits_per_byte", {}).values())
-        if row["step"] and values and sum(values) / len(values) < self._value:
-            self.step, self._value = int(row["step"]), sum(values) / len(values)
-
-
-@dataclass(frozen=True)
-class _Speed:
-    """Where the clock, the tokens and the waiting stood at the last line of telemetry."""
-
-    time: float
-    tokens: int
-    waited: float
+        return self.journal.metrics(), self.journal.evals()
 
 
 def _part(items: Sequence[T], i: int, n: int) -> Sequence[T]:
     """Part `i` of `n` contiguous parts whose sizes differ by one at most."""
     return items[len(items) * i // n : len(items) * (i + 1) // n]
-
-
-def _short(value: float) -> float:
-    """Six significant digits: enough for a chart, and a third of the size."""
-    return float(f"{value:.6g}")

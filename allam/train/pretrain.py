@@ -63,10 +63,10 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
 
     def evaluate(step: int) -> None:
         values = {c: round(bits_per_byte(model, tokenizer, found, windows.length, trainer.ranks, trainer.call), 6) for c, found in texts.items()}
-        trainer.log_eval(step, step * tokens_a_step, bits_per_byte=values)
-        _watch_english(trainer.profile, trainer.evals(), step)
+        trainer.journal.add_eval(step, step * tokens_a_step, bits_per_byte=values)
+        _watch_english(trainer.profile, trainer.journal.evals(), step)
 
-    if trainer.start_step == 0 and not trainer.evals():  # a checkpoint of step 0 has it already
+    if trainer.start_step == 0 and not trainer.journal.evals():  # a checkpoint of step 0 has it already
         evaluate(0)
     loss = _loss_by_component(windows, trainer, None if phase.attend_across_documents else tokenizer.bos_id)
     for step in trainer.steps():
@@ -86,7 +86,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     lost = lost_steps(rows)
     ledger = write_ledger(out, windows, phase.global_batch, lost)
     untouched = write_untouched(out, windows, tokenizer, first_row, lost, phase.global_batch)
-    return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.parameters,
+    return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.journal.parameters,
             "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}, "spikes": count_spikes(rows), "lost_steps": len(lost),
             "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger, "untouched_rows": untouched}
 
@@ -123,7 +123,7 @@ def _loss_by_component(windows: Windows, trainer: Trainer,
     """The sum of token losses of a micro-batch of sequence numbers, and its parts by language and kind. With `bos_id` attention stays within documents."""
 
     def loss(model: PreTrainedModel, numbers: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        with trainer.waiting_for_data():
+        with trainer.journal.waiting_for_data():
             tokens = torch.from_numpy(np.stack([windows[i] for i in numbers])).to(model.device)
         ids_BT = tokens[:, :-1]
         positions_BT = None if bos_id is None else document_positions(ids_BT, bos_id)

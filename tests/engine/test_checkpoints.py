@@ -121,12 +121,12 @@ def test_the_policy_keeps_the_last_every_nth_and_the_best(tmp_path: Path) -> Non
     profile = RARELY.model_copy(update={"checkpoint_seconds": 1e-6, "checkpoints_kept": 1, "checkpoint_steps": 4, "keep_best_checkpoint": True})
     bits = {0: 0.5, 3: 2.0, 5: 1.0, 7: 1.5, 10: 1.2}  # the one before training is not a candidate
     trainer = make_trainer(tmp_path / "work", 10, profile)
-    trainer.log_eval(0, 0, bits_per_byte={"en": bits[0]})
+    trainer.journal.add_eval(0, 0, bits_per_byte={"en": bits[0]})
     for step in trainer.steps():
         trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
         trainer.log(step + 1, LENGTH)
         if step + 1 in bits:
-            trainer.log_eval(step + 1, step + 1, bits_per_byte={"en": bits[step + 1], "ar": bits[step + 1] + 1})
+            trainer.journal.add_eval(step + 1, step + 1, bits_per_byte={"en": bits[step + 1], "ar": bits[step + 1] + 1})
     assert _kept(tmp_path / "work" / "checkpoints") == [4, 5, 8, 9]
     trainer.finish(tmp_path)
     assert _kept(tmp_path / "checkpoints") == [4, 5, 8]
@@ -140,7 +140,7 @@ def test_a_resumed_run_knows_the_best_checkpoint_so_far(tmp_path: Path) -> None:
         for step in trainer.steps():
             trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
             trainer.log(step + 1, LENGTH)
-            trainer.log_eval(step + 1, step + 1, bits_per_byte={"en": abs(step + 1 - 2.0)})
+            trainer.journal.add_eval(step + 1, step + 1, bits_per_byte={"en": abs(step + 1 - 2.0)})
             if step == until:
                 break
     assert trainer.start_step == 3

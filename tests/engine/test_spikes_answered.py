@@ -37,7 +37,7 @@ def _walk(trainer: Trainer, until: int = 0) -> dict[str, Any]:
             trainer.save(until)
             return {}
     return {"hash": hashlib.sha256(b"".join(w.numpy().tobytes() for _, w in trainer.weights())).hexdigest(),
-            "rows": trainer._logs["metrics.jsonl"].rows(), "updates": trainer._updates, "norms": norms}
+            "rows": trainer.journal.metrics(), "updates": trainer._updates, "norms": norms}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_rolled_back_a_run_has_the_weights_of_the_last_checkpoint_of_the_grid_an
         if step == SPIKE:
             kept = checkpoint.Reader(tmp_path / "checkpoints" / "step-00000030")
             assert all(torch.equal(value, kept(name)) for name, value in trainer._zero.state())
-    rows = trainer._logs["metrics.jsonl"].rows()
+    rows = trainer.journal.metrics()
     assert rows[SPIKE]["rolled_back_to"] == 30
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert lost_steps(rows) == set(range(30, SPIKE + 1))

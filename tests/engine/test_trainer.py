@@ -241,13 +241,13 @@ def test_a_spike_is_marked_in_the_metrics_and_a_resumed_run_judges_alike(tmp_pat
 def test_telemetry_tells_speed_utilisation_memory_and_waiting(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, 3, RARELY)
     for step in trainer.steps():
-        with trainer.waiting_for_data():
+        with trainer.journal.waiting_for_data():
             time.sleep(0.05)
         trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
         trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
     trainer.finish(_folder(tmp_path / "out"))
     [row] = [json.loads(line) for line in (tmp_path / "out" / "telemetry.jsonl").read_text().splitlines()]
-    flops = flops_per_token(CONFIG, trainer.parameters, LENGTH)
+    flops = flops_per_token(CONFIG, trainer.journal.parameters, LENGTH)
     assert row["tflops_per_device"] == pytest.approx(row["tokens_per_second"] * flops / 1e12, rel=1e-3)
     assert row["utilisation"] == pytest.approx(row["tflops_per_device"] / RARELY.peak_tflops, rel=1e-3)
     assert row["peak_memory_bytes"] > 50e6
