@@ -31,6 +31,7 @@ from allam.engine.layout import Layout
 from allam.engine.schedule import OptimizerSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+LARGEST_BUCKET = 500_000_000  # DeepSpeed's default, elements
 
 
 class _Calls(nn.Module):
@@ -78,7 +79,9 @@ class ZeroModel:
             "steps_per_print": None,
             "wall_clock_breakdown": False,
             "communication_data_type": "fp32",
-            "zero_optimization": {"stage": self.stage, "overlap_comm": False},
+            "zero_optimization": {"stage": self.stage, "overlap_comm": False,
+                                  # a buffer of so many elements is made at once: DeepSpeed's own default takes 2 GB for the smallest model
+                                  "reduce_bucket_size": min(LARGEST_BUCKET, sum(p.numel() for p in self.names.values()))},
         }
         if offload:
             config["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": self.layout.ranks.device.type == "cuda"}
