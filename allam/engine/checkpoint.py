@@ -4,7 +4,7 @@
                               state.json               step, whatever the trainer adds, {file: sha256}, and its own sha256; written last,
                                                        before the folder gets its name
 
-Every rank writes its share of the tensors, and reads its share of the files to check them, so that both take as long as the slowest node's part of the storage.
+Every rank writes its share of the tensors, and reads its share of the files to check them.
 A folder without its final name never counts, and one whose files differ from their checksums is passed over, aloud. No file is ever unpickled.
 """
 
@@ -161,7 +161,7 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def damage(checkpoint: Path, part: int = 0, parts: int = 1) -> str | None:
-    """What is wrong with a checkpoint, or None. Reads every file of it; with `parts` every so manieth, from number `part` on."""
+    """What is wrong with a checkpoint, or None. Reads every file of it; with `parts` one in so many of them, from number `part` on."""
     try:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         sealed = state.pop("sha256")

@@ -15,14 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers
 
 from allam.chat.template import GUARD
 from allam.chat.tokens import BOS, EOS, PAD, is_padding
 from allam.errors import UserError
 from allam.text.tokenizer import SPACE, Tokenizer, refuse_surrogates
-from allam.text.word_ids import IdArray
 
 FAST_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 
@@ -96,10 +94,6 @@ class ByteLevelTokenizer(Tokenizer):
         except (TypeError, UnicodeEncodeError):  # the library's binding can't take the string
             refuse_surrogates(text)
             raise
-
-    def encode_array(self, text: str) -> IdArray:
-        """The ids of `encode` as an array of `dtype`, as packing wants them."""
-        return np.array(self.encode(text), self.dtype)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens and padding rows give nothing, bytes that are no UTF-8 give U+FFFD."""

@@ -21,14 +21,15 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_keys_and_checksum
     landed = []
     for _ in range(KILLS):
         process = subprocess.Popen(command(TINY, store), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for_a_worker(process)
         try:
-            process.wait(timeout=8 + chance.random() * 2 * seconds / KILLS)
+            process.wait(timeout=chance.random() * 2 * seconds / KILLS)
             break  # done before the moment came
         except subprocess.TimeoutExpired:
-            landed.append(_running_stages(store))
+            landed.append(_is_at_work(process))
             _kill_tree(process.pid)
             process.wait()
-    assert len([stages for stages in landed if stages]) >= 5, landed  # the faults landed where stages were being made
+    assert sum(landed) >= 5, landed  # the faults landed where stages were being made
     last = run(TINY, store)
     assert last.returncode == 0, last.stdout + last.stderr
     assert set(manifests(store)) == set(manifests(undisturbed))
@@ -45,5 +46,16 @@ def _kill_tree(pid: int) -> None:
     time.sleep(0.5)
 
 
-def _running_stages(store) -> list[str]:
-    return [folder.parent.parent.name for folder in store.glob("*/*/job.json") if not (folder.parent / "manifest.json").exists()]
+def _is_at_work(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a stage is being made below the run."""
+    try:
+        return any("allam.worker" in child.cmdline() for child in psutil.Process(process.pid).children(recursive=True))
+    except psutil.Error:  # a worker that ended just now
+        return False
+
+
+def _wait_for_a_worker(process: subprocess.Popen[bytes]) -> None:
+    """However slowly the machine starts a run, of which Prefect's server is the larger part."""
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until and not _is_at_work(process):
+        time.sleep(0.1)
