@@ -29,6 +29,7 @@ class FileTable:
         self._cache: dict[str, list[object]] = _read(cache_file)
         self._locked = _locked(lock_file)
         self.patterns: dict[str, tuple[FileRef, ...]] = {}
+        self.unlocked: dict[str, None] = {}  # files that a locked pattern names by now, beyond those of the lock
         self._changed = False
 
     def resolve(self, field: str, pattern: str, *, urls: bool = False) -> tuple[FileRef, ...]:
@@ -44,13 +45,14 @@ class FileTable:
             pattern = self._below_root(field, pattern)
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise UserError(f"{field}: the path {pattern!r} leaves the data root", "give a path below data.root")
-        if pattern in self._locked:
-            return self._note(pattern, self._locked[pattern])
         target = self.root / pattern
         if target == self.root:
             raise UserError(f"{field}: the path {pattern!r} is the data root itself", "name a file, a folder or a glob below data.root")
-        paths = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else list(self.root.glob(pattern))
-        paths = sorted(p for p in paths if p.is_file())
+        paths = sorted(p for p in (target.rglob("*") if target.is_dir() else self.root.glob(pattern)) if p.is_file())
+        if pattern in self._locked:
+            known = {ref.path for ref in self._locked[pattern]}
+            self.unlocked |= dict.fromkeys(name for name in (path.relative_to(self.root).as_posix() for path in paths) if name not in known)
+            return self._note(pattern, self._locked[pattern])
         if not paths:
             self.problems.append((field, f"no file at {target}"))
             return (FileRef(path=pattern, sha256=MISSING, size=0),)
@@ -109,10 +111,18 @@ class FileTable:
             write_json(self._cache_file, self._cache)
 
 
-def write_lock(path: Path, table: FileTable) -> None:
-    """Writes the lock file: the files behind each of the recipe's paths, and the size and checksum of each."""
+def write_lock(path: Path, table: FileTable) -> dict[str, int]:
+    """Writes the lock file: the files behind each of the recipe's paths, and the size and checksum of each. Returns how it differs from the one that stood
+    there: files `added`, `changed` and `removed`; nothing where there was none."""
+    try:
+        before = {ref.path: ref.sha256 for refs in _locked(path).values() for ref in refs}
+    except UserError:  # a damaged one is what this replaces
+        before = {}
     write_json(path, {"patterns": {pattern: [ref.path for ref in refs] for pattern, refs in sorted(table.patterns.items())},
                       "files": {ref.path: {"sha256": ref.sha256, "size": ref.size} for ref in sorted(table.found.values(), key=lambda r: r.path)}})
+    now = {ref.path: ref.sha256 for ref in table.found.values()}
+    return {"added": len(now.keys() - before.keys()), "changed": sum(now[name] != before[name] for name in now.keys() & before.keys()),
+            "removed": len(before.keys() - now.keys())} if before else {}
 
 
 def lock_path(recipe_file: Path) -> Path:

@@ -198,8 +198,9 @@ def lock(recipe: RecipeName, to: To = None, output: Annotated[Path | None, typer
     if problems:
         raise UserError("files are missing:\n" + "\n".join(f"  {problem}" for problem in dict.fromkeys(problems)),
                         "put them there, change the recipe, or lock what the first stages need with --to STAGE")
-    write_lock(target, planned.files)
-    out.print(f"{target}: {len(planned.files.found)} files")
+    differs = write_lock(target, planned.files)
+    told = f" ({', '.join(f'{count} {verb}' for verb, count in differs.items())})" if differs else ""
+    out.print(f"{target}: {len(planned.files.found)} files{told}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from flows.data import data
 from flows.evaluation import evaluation
 from flows.names import explained, flow_run_name
 from flows.run import AREAS as ALL_AREAS
-from flows.run import area_of, open_run, opened, refuse_what_cannot_run, wanted, withdraw_forced
+from flows.run import area_of, open_logged_run, opened, refuse_what_cannot_run, wanted, withdraw_forced
 from flows.tokenizer import tokenizer
 from flows.train import train
 
@@ -22,7 +22,7 @@ FLOWS = {"data": data, "tokenizer": tokenizer, "train": train, "align": align, "
 def pipeline(recipe: str = "demo", overrides: list[str] | None = None, cluster: str | None = None, store: str | None = None,
              to: str | None = None, force: list[str] | None = None) -> None:
     """Raw text and an English-centred model to an aligned Arabic–English model and a report."""
-    run = open_run(recipe, overrides or [], cluster, store)
+    run = open_logged_run(recipe, overrides or [], cluster, store)
     withdraw_forced(run, wanted(run, ALL_AREAS, to), force or [])
     specs = wanted(run, ALL_AREAS, to)
     refuse_what_cannot_run(run, specs)

@@ -14,7 +14,7 @@ from allam.cluster import ClusterProfile, load_profile
 from allam.errors import UserError, did_you_mean
 from allam.files import lock_path
 from allam.fits import misfits
-from allam.history import record, remade
+from allam.history import explain, record, remade
 from allam.pipeline import Plan, StageSpec, make_plan
 from allam.recipe import load, locate
 
@@ -58,7 +58,17 @@ def opened(run: Run) -> Iterator[None]:
 
 def current_run(recipe: str, overrides: Sequence[str], cluster: str | None, store: str | None) -> Run:
     """The pipeline's run where a flow is part of it, else one of its own."""
-    return _opened.get() or open_run(recipe, overrides, cluster, store)
+    return _opened.get() or open_logged_run(recipe, overrides, cluster, store)
+
+
+def open_logged_run(recipe: str, overrides: Sequence[str], cluster: str | None, store: str | None) -> Run:
+    """`open_run` within a flow, whose log gets what the plan warns of."""
+    from prefect import get_run_logger  # the commands that open runs need no Prefect
+
+    run = open_run(recipe, overrides, cluster, store)
+    for warning in run.plan.warnings:
+        get_run_logger().warning(warning)
+    return run
 
 
 def area_of(plan: Plan, spec: StageSpec) -> str:
@@ -106,6 +116,7 @@ def run_stages(run: Run, areas: Sequence[str], to: str | None, force: Sequence[s
     withdraw_forced(run, wanted(run, areas, to), force)
     specs = wanted(run, areas, to)
     refuse_what_cannot_run(run, specs)
+    _say_why(run, specs)
     done: dict[str, ArtifactRef] = {}
     try:
         for spec in specs:
@@ -114,6 +125,16 @@ def run_stages(run: Run, areas: Sequence[str], to: str | None, force: Sequence[s
         if done:
             record(run.plan, run.store, done)
     return done
+
+
+def _say_why(run: Run, specs: Sequence[StageSpec]) -> None:
+    """Writes to the flow run's log why stages will be made: new files by their names."""
+    from prefect import get_run_logger
+
+    names = {spec.name for spec in specs}
+    for status in explain(run.plan, run.store):
+        if status.spec.name in names and status.state != "done":
+            get_run_logger().info("%s will be made: %s", status.spec.name, status.why)
 
 
 def inputs_of(run: Run, spec: StageSpec, done: Mapping[str, ArtifactRef] | None = None) -> dict[str, ArtifactRef]:

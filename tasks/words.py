@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from allam.artifacts import Manifest
 
 ROWS_SHOWN = 40
+BAR, EIGHTHS = 16, " ▏▎▍▌▋▊▉"  # characters of the longest bar of a distribution, and what fills a part of one
+PARTS = ("files", "shards")  # what a stage that links an earlier artifact's outputs counts
 STATISTICS = "statistics.json"  # the stage `filter` leaves there what it measured, by source
 LANGUAGES = {"ar": "Arabic", "en": "English"}
 
@@ -66,7 +69,7 @@ def made_line(manifest: Manifest, made: bool) -> str:
 
 def parts_line(manifest: Manifest) -> str:
     """`files: 1 read, 364 reused` of a stage that links what an earlier artifact has of it; nothing of the others."""
-    for name in ("files", "shards"):
+    for name in PARTS:
         if "reused" in manifest.metrics.get(name, ()):
             return f"{name}: {', '.join(f'{number(count)} {verb}' for verb, count in manifest.metrics[name].items())}"
     return ""
@@ -80,14 +83,13 @@ def made_markdown(manifest: Manifest, path: Path, made: bool) -> str:
              f"| folder | `{path}` |", f"| files | {len(manifest.outputs)}, {size(total)} in all |",
              f"| time | {duration(manifest.seconds)}, from {manifest.started_at.replace('T', ' ').replace('+00:00', ' UTC')} |",
              f"| peak memory | {size(manifest.peak_memory_bytes)} |", f"| ranks | {manifest.world_size} |"]
+    lines += [f"| {'this run' if made else 'when it was made'} | {told} |"] if (told := parts_line(manifest)) else []
     lines += [f"| from, as {name} | `{ref['kind']}/{ref['key'][:16]}` |" for name, ref in manifest.inputs.items()]
     lines += [f"| adopted from | `{manifest.adopted_from}` |"] if manifest.adopted_from else []
-    metrics = dict(manifest.metrics)
+    metrics = {name: value for name, value in manifest.metrics.items() if not (told and name in PARTS)}
     funnel = metrics.pop("funnel", None)
     if isinstance(funnel, Mapping) and funnel:
-        lines += ["", "### Documents", "", "| source | in | out | dropped | set aside |", "|---|---:|---:|---|---|"]
-        lines += [f"| {name} | {number(row['in'])} | {number(row['out'])} | {_counts(row.get('dropped'))} | {_counts(row.get('set_aside'))} |"
-                  for name, row in funnel.items()]
+        lines += _funnel(funnel)
     tables = {name: rows for name, value in metrics.items() if _is_table(rows := list(_rows(value)), value)}
     figures = [[name, value] for name, value in flat({name: value for name, value in metrics.items() if name not in tables})]
     if figures:
@@ -97,8 +99,33 @@ def made_markdown(manifest: Manifest, path: Path, made: bool) -> str:
         lines += _table(name.replace("_", " ").capitalize(), ["", *(c.replace("_", " ") for c in columns)],
                         [[where, *(row.get(column, "") for column in columns)] for where, row in rows])
     for name, (columns, bins) in distributions(manifest, path).items():
-        lines += _table(f"Documents by {name.replace('_', ' ')}", [name.replace("_", " "), *columns], bins)
+        lines += _histograms(name.replace("_", " "), columns, bins)
     return "\n".join(lines) + "\n"
+
+
+def _funnel(funnel: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The table of documents by source, with a line for all of several."""
+    rows = {name: [row["in"], row["out"], Counter(row.get("dropped")), Counter(row.get("set_aside"))] for name, row in funnel.items()}
+    if len(rows) > 1:
+        rows["**all**"] = [sum(column[1:], start=column[0]) for column in zip(*rows.values(), strict=True)]
+    lines = ["", "### Documents", "", "| source | in | out | kept | dropped | set aside |", "|---|---:|---:|---:|---|---|"]
+    return lines + [f"| {name} | {number(before)} | {number(after)} | {f'{after / before:.1%}' if before else ''} | {_counts(dropped)} | {_counts(aside)} |"
+                    for name, (before, after, dropped, aside) in rows.items()]
+
+
+def _histograms(measure: str, languages: Sequence[str], bins: Sequence[Sequence[Any]]) -> list[str]:
+    """A table of bins, with a bar beside each language's figures, the longest of each of the same length."""
+    most = [max(counts) or 1 for counts in list(zip(*bins, strict=True))[1:]]
+    lines = ["", f"### Documents by {measure}", "", f"| {measure} | {' | '.join(f'{language} |' for language in languages)} |",
+             "|---|" + "---:|---|" * len(languages)]
+    return lines + [f"| {bounds} | {' | '.join(f'{number(count)} | {bar(count / top)}' for count, top in zip(counts, most, strict=True))} |"
+                    for bounds, *counts in bins]
+
+
+def bar(share: float) -> str:
+    """A bar of characters; a share above 0 shows at least as a line."""
+    eighths = max(round(8 * BAR * share), 1 if share > 0 else 0)
+    return ("█" * (eighths // 8) + EIGHTHS[eighths % 8]).strip()
 
 
 def distributions(manifest: Manifest, path: Path) -> dict[str, tuple[list[str], list[list[Any]]]]:

@@ -104,8 +104,10 @@ def test_a_lock_file_makes_new_files_an_explicit_change(allam):
     before = json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"]
     (allam.root / "raw" / "web_en_new.jsonl").write_text('{"id": "n", "text": "new"}\n')
     assert json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"] == before
-    allam("lock", allam.recipe)
+    assert "web_en_new.jsonl came after" in allam("plan", allam.recipe)
+    assert "small.lock.json: 3 files (1 added, 0 changed, 0 removed)" in allam("lock", allam.recipe)
     assert json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"] != before
+    assert "warning" not in allam("plan", allam.recipe)
 
 
 def test_a_lock_of_the_data_alone_needs_no_other_files_and_is_heeded(allam):

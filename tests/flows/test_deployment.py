@@ -182,6 +182,48 @@ def test_a_run_triggered_by_deployment_completes_and_says_what_it_made(server):
     server.kill(worker)
 
 
+def test_scheduled_runs_of_the_data_read_only_the_file_that_is_new(server):
+    root = server.root / "nightly"
+    recipe, store = write_small_recipe(root), root / "store"
+    (root / "raw" / "english").mkdir()
+    (root / "raw" / "web_en.jsonl").rename(root / "raw" / "english" / "1.jsonl")
+    recipe.write_text(recipe.read_text().replace("path: web_en.jsonl", "path: english"))
+    worker = server.start("prefect", "worker", "start", "--pool", "allam")
+    server.processes.append(worker)
+    parameters = [f"--param={name}={value}" for name, value in (("recipe", recipe), ("to", "dedup"), ("store", store))]
+    server.type("prefect", "--no-prompt", "deploy", "flows.data.data", "--name", "nightly", "--pool", "allam", "--interval", "30", "--concurrency-limit", "1",
+                *parameters)
+    deployment = server.api("/deployments/name/data/nightly")["id"]
+
+    def completed() -> list[str]:
+        wanted = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+        runs = server.api("/flow_runs/filter", wanted)
+        assert all(run["auto_scheduled"] for run in runs)
+        return [run["id"] for run in runs]
+
+    def parts() -> list[dict[str, int]]:
+        manifests = sorted(store.glob("ingest/*/manifest.json"), key=lambda path: path.stat().st_mtime_ns)
+        return [json.loads(path.read_text())["metrics"]["files"] for path in manifests]
+
+    server.wait_for(lambda: completed() and len(parts()) == 1, 300)
+    assert parts() == [{"read": 2, "reused": 0}]
+    new = {"id": "new", "text": "word " * 40, "url": "https://example.org/new"}
+    (root / "2.jsonl").write_text(json.dumps(new) + "\n")
+    (root / "2.jsonl").rename(root / "raw" / "english" / "2.jsonl")
+    server.wait_for(lambda: len(list(store.glob("dedup/*/manifest.json"))) == 2, 300)
+    assert parts() == [{"read": 2, "reused": 0}, {"read": 1, "reused": 2}]
+    runs = len(completed())
+    server.wait_for(lambda: len(completed()) > runs + 1, 300)  # the run at hand, and one that finds nothing new
+    assert len(parts()) == 2
+    pages = server.api("/artifacts/filter", {"artifacts": {"key": {"any_": ["filter"]}, "flow_run_id": {"any_": completed()}}})
+    assert {page["description"].split("; ")[-1] for page in pages if "made in" in page["description"]} == {"shards: 2 filtered, 0 reused",
+                                                                                                       "shards: 1 filtered, 2 reused"}
+    logs = [line["message"] for line in server.api("/logs/filter", {"logs": {"flow_run_id": {"any_": completed()}}})]
+    assert any("english/2.jsonl added" in message for message in logs)
+    server.type("prefect", "--no-prompt", "deployment", "delete", "data/nightly")
+    server.kill(worker)
+
+
 def test_a_run_whose_worker_was_killed_is_marked_as_crashed_and_goes_on_elsewhere(server):
     first = server.start("prefect", "worker", "start", "--pool", "allam")
     server.processes.append(first)

@@ -38,10 +38,25 @@ def test_the_page_of_a_stage_says_what_it_made():
     page = made_markdown(MANIFEST, Path("/store/filter/abab"), made=True)
     for words in ("## filter: made", "| files | 1, 2.5 MB in all |", "| time | 3 min 05 s, from 2026-01-01 00:00:00 UTC |",
                   "| artifact | `filter/abababababababab` |",
-                  "| web_ar | 1,200 | 1,000 | too_short 150, spam 50 | 0 |",
+                  "| web_ar | 1,200 | 1,000 | 83.3% | too_short 150, spam 50 | 0 |",
                   "| score | 0.9877 |", "`/store/filter/abab`", "| from, as documents | `ingest/cdcdcdcdcdcdcdcd` |"):
         assert words in page
     assert "reused" in made_markdown(MANIFEST, Path("/store"), made=False)
+
+
+def test_the_page_sums_the_documents_of_several_sources_and_passes_over_an_empty_one():
+    funnel = {"a": {"in": 3, "out": 2, "dropped": {"spam": 1}, "set_aside": {}}, "b": {"in": 4, "out": 2, "dropped": {"spam": 1}, "set_aside": {"bad_json": 1}},
+              "c": {"in": 0, "out": 0, "dropped": {}, "set_aside": {}}}
+    page = made_markdown(MANIFEST.model_copy(update={"metrics": {"funnel": funnel}}), Path("/store"), made=True)
+    assert "| c | 0 | 0 |  | 0 | 0 |\n| **all** | 7 | 4 | 57.1% | spam 2 | bad_json 1 |\n" in page
+
+
+def test_the_page_of_a_reused_artifact_says_that_its_files_were_read_when_it_was_made():
+    manifest = MANIFEST.model_copy(update={"metrics": {"files": {"read": 7, "reused": 1}}})
+    assert "| this run | files: 7 read, 1 reused |" in made_markdown(manifest, Path("/store"), made=True)
+    reused = made_markdown(manifest, Path("/store"), made=False)
+    assert "| when it was made | files: 7 read, 1 reused |" in reused
+    assert "files.read" not in reused
 
 
 def test_a_line_says_how_many_files_were_read_and_how_many_reused():
@@ -64,8 +79,8 @@ def test_the_page_of_the_filters_has_the_distributions_of_what_they_measured_by_
     (tmp_path / "statistics.json").write_text(json.dumps({"a": {"language_score": ours}, "b": {"language_score": theirs}, "c": {"language_score": ours}}))
     sources = {"a": {"language": "ar"}, "b": {"language": "en"}, "c": {"language": "ar"}}
     page = made_markdown(MANIFEST.model_copy(update={"config": {"sources": sources}}), tmp_path, made=True)
-    assert "### Documents by language score\n\n| language score | Arabic | English |\n" in page
-    assert "| 0.9 to 0.95 | 0 | 2 |\n| 0.95 to 1 | 14 | 1,200 |\n" in page
+    assert "### Documents by language score\n\n| language score | Arabic | | English | |\n|---|---:|---|---:|---|\n" in page
+    assert f"| 0.9 to 0.95 | 0 |  | 2 | ▏ |\n| 0.95 to 1 | 14 | {'█' * 16} | 1,200 | {'█' * 16} |\n" in page
 
 
 def test_no_figure_is_lost_where_shapes_differ():
