@@ -65,7 +65,7 @@ _DOCUMENTS, _TOKENIZER, _MODEL = ("documents/*/*.parquet",), ("tokenizer.json",)
 
 STAGES: dict[str, Stage] = {
     "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=4, makes=_DOCUMENTS),
-    "filter": Stage("data", "allam.data.filter", FilterConfig, version=3, makes=_DOCUMENTS),
+    "filter": Stage("data", "allam.data.filter", FilterConfig, version=4, makes=_DOCUMENTS),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=3, makes=_DOCUMENTS),
     "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig, makes=_DOCUMENTS),
     "machine_translate": Stage("data", "allam.data.machine_translate", MachineTranslateConfig, device=True, makes=_DOCUMENTS),
@@ -89,7 +89,7 @@ STAGES: dict[str, Stage] = {
     "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig, device=True, makes=("results.json", "bits_per_byte.json")),
     "judge": Stage("eval", "allam.eval.judge", JudgeConfig, device=True, makes=("scores.json",)),
     "votes": Stage("eval", "allam.eval.votes", VotesConfig, makes=("elo.json",)),
-    "report": Stage("report", "allam.report.build", ReportConfig, makes=("report.html",)),
+    "report": Stage("report", "allam.report.build", ReportConfig, version=2, makes=("report.html",)),
 }
 
 

@@ -77,7 +77,8 @@ class Rules:
             return None if measured["words"] >= config.min_words else f"{int(measured['words'])} words"
         assert measures is not None
         if name == "spam":
-            return None if measures.spam_ratio <= config.max_spam_ratio else f"spam ratio {measures.spam_ratio:.4f}; most used: {measures.most_used or '-'}"
+            most_used = f"; most used: {measures.most_used}" if measures.most_used else ""
+            return None if measures.spam_ratio <= config.max_spam_ratio else f"spam ratio {measures.spam_ratio:.4f}{most_used}"
         passes = config.min_stop_word_ratio <= measures.stop_word_ratio <= config.max_stop_word_ratio
         return None if passes else f"stop-word ratio {measures.stop_word_ratio:.4f}"
 

@@ -30,22 +30,26 @@ def grouped_bars(groups: Sequence[str], series: Sequence[Key], bars: Mapping[tup
     parts = [*y_axis(y, left, right, y_label, show=axis_show), line(left, y.start, right, y.start, "axis")]
     room = (right - left) / max(len(groups), 1)
     thick = min(46.0, room * 0.82 / max(len(series), 1))
+    values: list[str] = []  # above all lines
     for g, group in enumerate(groups):
         start = left + room * g + (room - thick * len(series)) / 2
         parts.append(text(left + room * (g + 0.5), y.start + 19, group, "tick strong", "middle"))
         for s, key in enumerate(series):
             bar = bars.get((group, key.label), Bar(None))
-            parts += _bar(bar, start + thick * s, thick, y, key, group, show)
+            marks, value = _bar(bar, start + thick * s, thick, y, key, group, show)
+            parts += marks
+            values += value
         chances = [b.chance for k in series if (b := bars.get((group, k.label))) is not None and b.chance is not None]
         if chances and chances[0] > low:
             parts.append(line(start - 5, y(chances[0]), start + thick * len(series) + 5, y(chances[0]), "chance"))
-    return drawing(parts, width, height, title, series)
+    return drawing(parts + values, width, height, title, series)
 
 
-def _bar(bar: Bar, x: float, thick: float, y: Scale, key: Key, group: str, show: Callable[[float], str]) -> list[str]:
+def _bar(bar: Bar, x: float, thick: float, y: Scale, key: Key, group: str, show: Callable[[float], str]) -> tuple[list[str], list[str]]:
+    """The marks of a bar, and its value where that fits."""
     middle = x + thick / 2
     if bar.value is None:
-        return [text(middle, y.start - 5, "–", "value", "middle")]
+        return [], [text(middle, y.start - 5, "–", "value", "middle")]
     said = show(bar.value)
     parts = [rectangle(x + 1, y(bar.value), thick - 2, y.start - y(bar.value), f"bar {key.colour}", f"{key.label}, {group}: {said}")]
     above = y(bar.value)
@@ -53,9 +57,7 @@ def _bar(bar: Bar, x: float, thick: float, y: Scale, key: Key, group: str, show:
         above = y(bar.value + bar.error)
         parts += [line(middle, above, middle, y(max(bar.value - bar.error, 0)), "error"), line(middle - 3, above, middle + 3, above, "error"),
                   line(middle - 3, y(max(bar.value - bar.error, 0)), middle + 3, y(max(bar.value - bar.error, 0)), "error")]
-    if len(said) * CHARACTER * 0.92 <= thick + 6:
-        parts.append(text(middle, above - 5, said, "value", "middle"))
-    return parts
+    return parts, [text(middle, above - 5, said, "value", "middle")] if len(said) * CHARACTER * 0.92 <= thick + 6 else []
 
 
 def stacked_shares(rows: Sequence[str], series: Sequence[Key], values: Mapping[tuple[str, str], float], wholes: Mapping[str, float],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ PANELS = {"pretrain": "Pretraining of the base", "continue": "Continued pretrain
 LOSSES = {"dpo": "DPO loss (nats a pair)"}
 BY_COMPONENT_FROM = 2  # one component's loss is the loss
 FEW_STEPS, PIECES_SHOWN = 30, 40
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # pieces that spell a character in bytes: their names tell nobody anything
 
 
 def loss_section(artifacts: Artifacts) -> list[dict[str, Any]] | None:
@@ -38,8 +40,9 @@ def _untouched(artifacts: Artifacts, stage: str) -> dict[str, Any] | None:
     found = artifacts.json(stage, "untouched_rows.json")
     if not found:
         return None
-    pieces = [row["piece"].replace("▁", "␣") for row in found["pieces"][:PIECES_SHOWN]]
-    return {"new_rows": found["new_rows"], "pieces": len(found["pieces"]), "first": pieces, "others": len(found["special"]) + found["padding"]}
+    pieces = [row["piece"].replace("▁", "␣") for row in found["pieces"] if not BYTE.fullmatch(row["piece"])]
+    return {"new_rows": found["new_rows"], "pieces": len(found["pieces"]), "bytes": len(found["pieces"]) - len(pieces), "first": pieces[:PIECES_SHOWN],
+            "more": len(pieces) > PIECES_SHOWN, "others": len(found["special"]) + found["padding"]}
 
 
 def _mean(values: Sequence[float]) -> float:

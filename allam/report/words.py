@@ -108,14 +108,14 @@ def duration(seconds: float | None) -> str:
 
 
 def size(number: float | None) -> str:
-    """A number of bytes in binary units."""
+    """A number of bytes in decimal units, as the command and Prefect's pages give it."""
     if number is None:
         return MISSING
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(number) < 1024 or unit == "GiB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.3g} {unit}" if number < 1000 else f"{number:,.0f} {unit}"
-        number /= 1024
-    raise AssertionError
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(number) < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB" if number < 999.5 else f"{number:,.0f} TB"
 
 
 def model_name(model: str) -> str:
@@ -132,6 +132,8 @@ def scalar(value: Any) -> str:
     """A value of the recipe on one line."""
     if value is None:
         return "null"
+    if value == "":
+        return '""'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):

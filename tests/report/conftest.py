@@ -180,7 +180,8 @@ def _phase(run: Run, name: str, steps: int, batch: int, first: float, last: floa
             **{"metrics.jsonl": records, "evals.jsonl": evals, "ledger.json": ledger, **model(), **({} if name == "pretrain" else UNTOUCHED)})
 
 
-UNTOUCHED = {"untouched_rows.json": {"new_rows": 704, "pieces": [{"id": 1030, "piece": "▁كتابخانه"}, {"id": 1031, "piece": SCRIPT}], "special": ["<pad>"],
+NEVER_MET = {7: "<0x04>", 1030: "▁كتابخانه", 1031: SCRIPT}
+UNTOUCHED = {"untouched_rows.json": {"new_rows": 704, "pieces": [{"id": i, "piece": piece} for i, piece in NEVER_MET.items()], "special": ["<pad>"],
                                      "padding": 4}}
 
 

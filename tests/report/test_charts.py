@@ -96,7 +96,7 @@ def test_numbers_are_said_with_sensible_precision() -> None:
     assert [count(12345.2), count(None), compact(1_843_200), compact(56_320), compact(999)] == ["12,345", "–", "1.84\u202fM", "56.3\u202fk", "999"]
     assert [percent(0.123), change(0.031), change(-0.5)] == ["12.3\u202f%", "+3.1\u202f%", "−50.0\u202f%"]
     assert [duration(4.21), duration(192), duration(3 * 3600 + 240)] == ["4.2 s", "3 min 12 s", "3 h 04 min"]
-    assert [size(20), size(1536), size(3 * 2**30)] == ["20 B", "1.5 KiB", "3 GiB"]
+    assert [size(20), size(999.6), size(1536), size(999_600), size(1.08e9), size(2.5e15)] == ["20 B", "1 kB", "1.54 kB", "1 MB", "1.08 GB", "2,500 TB"]
 
 
 def test_a_text_is_arabic_where_a_third_of_its_letters_are() -> None:
