@@ -5,10 +5,8 @@
 All hold the same merged vocabulary: Llama 2's with 32,000 Arabic pieces trained on real text where `../shared/data` or ALLAM_TEST_DATA has them, else a
 small one of the sample. Ours reads Parquet shards, takes held-out documents aside (none here), writes [BOS] ids [EOS] and an index for each language, and
 joins the shards' parts. datatrove: `ParquetReader` and `DocumentTokenizer` (unshuffled, as ours; its post-processor is given BOS and EOS), called without
-an executor, which would add to its time. sentencepiece: `encode` of every text, which is in memory, and nothing else. `cold`: ours begins each
-round with a new tokenizer, whose memory of words is empty; loading it is timed, as it is in datatrove's step. `warm`: with a tokenizer that has packed as
-many other documents of the same files before, which is not timed: so it is for all but the first shards of a corpus. The tokens of all documents must be
-identical on all sides. Processor time of one thread.
+an executor, which would add to its time. sentencepiece: `encode` of every text, which is in memory, and nothing else. Ours loads the tokenizer in each
+round, as datatrove's step does. The tokens of all documents must be identical on all sides. Processor time of one thread.
 """
 
 from __future__ import annotations
@@ -44,28 +42,28 @@ logger.disable("datatrove")
 
 
 def prepare(root: Path, quick: bool) -> tuple[list[str], dict[str, list[str]]]:
-    """Writes the shards below `root/natural`, and below `root/before` others; returns the files' names and the texts by language, in their order."""
+    """Writes the shards below `root/natural`; returns the files' names and the texts by language, in their order."""
     names, texts = [], {}
     for language, domain, real, sample, limit in SOURCES:
         limit = 100 if quick else limit
-        name, records = real_or_sample(real, sample, 2 * limit, quick)
+        name, records = real_or_sample(real, sample, limit, quick)
         documents = [Document(f"{language}-{i}", record["text"], language, language, domain, "natural")  # type: ignore[arg-type]
                      for i, record in enumerate(records)]
         for shard in range(SHARDS):
-            first, end = (min(limit, len(documents)) * part // SHARDS for part in (shard, shard + 1))
+            first, end = (len(documents) * part // SHARDS for part in (shard, shard + 1))
             write_documents(shard_path(root / "natural" / "documents", language, shard), documents[first:end])
-        write_documents(shard_path(root / "before" / "documents", language, 0), documents[limit:])
         names.append(name)
-        texts[language] = [document.text for document in documents[:limit]]
+        texts[language] = [document.text for document in documents]
     (root / "translated" / "documents").mkdir(parents=True)
     return names, texts
 
 
-def run_ours(root: Path, tokenizer: Path, out: Path, documents: str = "natural") -> None:
-    """The stage, with the tokenizer of the call before."""
+def run_ours(root: Path, tokenizer: Path, out: Path) -> None:
+    """The stage."""
+    pack._tokenizers.clear()
     shutil.rmtree(out, ignore_errors=True)
     (out / "work").mkdir(parents=True)
-    pack.run(CONFIG, {"natural": root / documents, "translated": root / "translated", "tokenizer": tokenizer}, out)
+    pack.run(CONFIG, {"natural": root / "natural", "translated": root / "translated", "tokenizer": tokenizer}, out)
 
 
 def run_datatrove(root: Path, tokenizer: Path, out: Path) -> None:
@@ -110,13 +108,7 @@ def main() -> None:
         megabytes = sum(len(text.encode()) for some in texts.values() for text in some) / 1e6
         alone = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer / MODEL_FILE)).encode
 
-        def cold() -> float:
-            pack._tokenizers.clear()
-            return megabytes / processor_seconds(lambda: run_ours(root, tokenizer, root / "out" / "ours"))
-
-        def warm() -> float:
-            pack._tokenizers.clear()
-            run_ours(root, tokenizer, root / "out" / "before", "before")
+        def ours() -> float:
             return megabytes / processor_seconds(lambda: run_ours(root, tokenizer, root / "out" / "ours"))
 
         def datatrove() -> float:
@@ -126,13 +118,11 @@ def main() -> None:
         def spelled() -> float:
             return megabytes / processor_seconds(lambda: [alone(text) for some in texts.values() for text in some])
 
-        cold(), datatrove()
+        ours(), datatrove()
         print(f"{check(root / 'out', texts, tokenizer):,} tokens are identical on all sides")
         size = f"{sum(map(len, texts.values()))} documents of {' and '.join(names)}, {megabytes:.1f} MB"
-        pairs = (("cold", cold, datatrove, "datatrove's DocumentTokenizer", 3.0), ("cold", cold, spelled, "sentencepiece alone", 2.0),
-                 ("warm", warm, spelled, "sentencepiece alone", 2.0))
-        rows = [Row(f"{state}: {size}", "MB/s", *in_turn(given.rounds, ours, peer), peer_name=name, better="higher", target=target)
-                for state, ours, peer, name, target in pairs]
+        pairs = ((datatrove, "datatrove's DocumentTokenizer", 3.0), (spelled, "sentencepiece alone", 2.0))
+        rows = [Row(size, "MB/s", *in_turn(given.rounds, ours, peer), peer_name=name, better="higher", target=target) for peer, name, target in pairs]
     finish("pack", rows, ["datatrove", "tokenizers", "sentencepiece", "pyarrow"], given.quick)
 
 

@@ -20,7 +20,7 @@ import tokenizers
 from allam.chat.template import GUARD
 from allam.chat.tokens import BOS, EOS, PAD, is_padding
 from allam.errors import UserError
-from allam.text.tokenizer import SPACE, Tokenizer, refuse_surrogates
+from allam.text.tokenizer import SPACE, Tokenizer
 
 FAST_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 
@@ -87,13 +87,8 @@ class ByteLevelTokenizer(Tokenizer):
             raise UserError(f"{Path(folder) / CONFIG_FILE} names no eos_token", "name the token that ends a document, such as <|end_of_text|> of Llama 3")
         return cls(data, bos, eos)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without BOS and EOS; never a special id. Raises `UserError` on a lone surrogate, which is not text."""
-        try:
-            return self._library.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
-        except (TypeError, UnicodeEncodeError):  # the library's binding can't take the string
-            refuse_surrogates(text)
-            raise
+    def _by_library(self, text: str) -> list[int]:
+        return self._library.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens and padding rows give nothing, bytes that are no UTF-8 give U+FFFD."""

@@ -4,14 +4,12 @@
     ids = [tokenizer.bos_id, *tokenizer.encode("مرحبا"), tokenizer.eos_id]
 
 `encode` never gives a special id, whatever the text spells: special tokens are CONTROL pieces, which SentencePiece does not look for in text.
-The ids of words are remembered (`allam/text/word_ids.py`); docs/benchmarks.md has the measured speed. A model whose pieces run across the ends of words
-is encoded in one go.
+A model whose pieces stay within words is encoded by `allam/text/bpe.py` (docs/benchmarks.md has the measured speed), any other by SentencePiece.
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import sentencepiece
 
 from allam.chat.tokens import BOS, EOS, PAD, is_padding
 from allam.errors import UserError
-from allam.text.word_ids import SPACE, IdArray, WordIds, model_pb2, part_pattern
+from allam.text.bpe import SPACE, Bpe, IdArray, is_exact_for, model_pb2
 
 __all__ = ["MODEL_FILE", "SPACE", "Tokenizer"]
 
@@ -31,7 +29,7 @@ MODEL_FILE = "tokenizer.model"
 class Tokenizer:
     """A SentencePiece model with its special tokens. `vocab_size` counts all rows of a model's embedding, those of `padding` included."""
 
-    _words: WordIds | None = None  # of models that can be cut at words
+    _bpe: Bpe | None = None  # of models that can be cut at words
 
     def __init__(self, model: bytes) -> None:
         proto = model_pb2.ModelProto()
@@ -45,12 +43,7 @@ class Tokenizer:
         self.padding = [i for i, p in enumerate(proto.pieces) if p.type == kinds.CONTROL and is_padding(p.piece)]
         self.bos_id, self.eos_id = self._required(BOS), self._required(EOS)
         self.pad_id: int | None = self.special.get(PAD)
-        self._prefix = " " if proto.normalizer_spec.add_dummy_prefix else ""
-        pattern = part_pattern(proto)
-        proto.normalizer_spec.add_dummy_prefix = False
-        bare = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
-        self._words = None if pattern is None else WordIds(bare, pattern, self.dtype)
-        self._lock = threading.Lock()
+        self._bpe = Bpe(proto) if is_exact_for(proto) else None
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -71,27 +64,19 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without BOS and EOS; never a special id. Raises `UserError` on a lone surrogate, which is not text."""
-        if self._words is not None and SPACE not in text:
-            return self._look_up(self._words, text).tolist()  # type: ignore[no-any-return]
-        try:
-            return self._processor.encode(text)  # type: ignore[no-any-return]
-        except RuntimeError:  # SentencePiece's binding can't take the string
-            refuse_surrogates(text)
-            raise
+        return self.encode_array(text).tolist()  # type: ignore[no-any-return]
 
     def encode_array(self, text: str) -> IdArray:
         """The ids of `encode` as an array of `dtype`, as packing wants them."""
-        return np.array(self.encode(text), self.dtype) if self._words is None or SPACE in text else self._look_up(self._words, text)
-
-    def _look_up(self, words: WordIds, text: str) -> IdArray:
-        if not text:
-            return np.empty(0, self.dtype)
         try:
-            with self._lock:  # another thread must not meet a word before its ids stand there
-                return words.of(self._prefix + text)
-        except RuntimeError:
+            ids = None if self._bpe is None else self._bpe.encode(text)
+            return np.array(self._by_library(text), self.dtype) if ids is None else ids
+        except (RuntimeError, TypeError, UnicodeEncodeError):  # a lone surrogate; which error, depends on the library
             refuse_surrogates(text)
             raise
+
+    def _by_library(self, text: str) -> list[int]:
+        return self._processor.encode(text)  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> np.dtype[Any]:

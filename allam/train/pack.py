@@ -81,7 +81,7 @@ _tokenizers: dict[Path, Tokenizer] = {}  # one a process
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
-    """Loading takes half a second, and what one shard taught about words serves the next."""
+    """Loading takes half a second."""
     if folder not in _tokenizers:
         _tokenizers[folder] = Tokenizer.load(folder)
     return _tokenizers[folder]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, padding_token
 from allam.errors import UserError
-from allam.text import word_ids as module
+from allam.text.bpe import MAX_PART, is_exact_for
 from allam.text.tokenizer import Tokenizer
 from allam.tokenizer import model
 
@@ -76,28 +77,16 @@ def test_base_and_arabic_tokenizers_have_no_pad_token_and_the_merged_one_has(tok
     assert set(merged.special) == {*BASE_SPECIALS, *CHAT_SPECIALS}
 
 
-def test_a_full_memory_is_emptied_and_ids_stay_the_same(tokenizers: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_KNOWN", 3)
-    tokenizer = Tokenizer.load(tokenizers["merged"])
-    text = "one two three four five six seven one two"
-    assert tokenizer.encode(text) == tokenizer.encode(text)
-    assert len(tokenizer._words) <= 3
+@pytest.mark.parametrize("length", [MAX_PART - 1, MAX_PART, MAX_PART + 1, 5 * MAX_PART])
+def test_a_long_part_gets_the_ids_of_sentencepiece(merged: Tokenizer, reference: sentencepiece.SentencePieceProcessor, length: int) -> None:
+    text = f"one {'العاصمةcapital' * (length // 14 + 1)}"[:4 + length] + " two"
+    assert merged.encode(text) == reference.encode(text)
 
 
-def test_long_parts_are_not_kept_and_more_new_parts_than_go_together_are_learnt(
-        tokenizers: dict[str, Path], reference: sentencepiece.SentencePieceProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LEARNT_TOGETHER", 2)
-    tokenizer = Tokenizer.load(tokenizers["merged"])
-    text = f"one two {'x' * 65} three, {'x' * 65} four\n(five)"
-    assert tokenizer.encode(text) == tokenizer.encode(text) == reference.encode(text)
-    assert all(len(word) <= 64 for memory in (tokenizer._words._after_space, tokenizer._words._other) for word in memory)
-
-
-def test_a_refused_text_leaves_nothing_half_learnt(tokenizers: dict[str, Path], reference: sentencepiece.SentencePieceProcessor) -> None:
-    tokenizer = Tokenizer.load(tokenizers["merged"])
-    with pytest.raises(UserError, match="lone surrogate"):
-        tokenizer.encode("never seen before \ud800")
-    assert tokenizer.encode("never seen before") == reference.encode("never seen before")
+def test_threads_may_share_a_tokenizer(merged: Tokenizer, reference: sentencepiece.SentencePieceProcessor) -> None:
+    texts = [f"The capital of Egypt is Cairo, {i}. عاصمة مصر هي القاهرة {'x' * i}" for i in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(merged.encode, texts)) == reference.encode(texts)
 
 
 def test_a_piece_of_letter_and_sign_keeps_texts_from_being_cut_between_them(tokenizers: dict[str, Path]) -> None:
@@ -107,6 +96,27 @@ def test_a_piece_of_letter_and_sign_keeps_texts_from_being_cut_between_them(toke
     ids = Tokenizer(data).encode("it. at, (at.)")
     assert ids == sentencepiece.SentencePieceProcessor(model_proto=data).encode("it. at, (at.)")
     assert len(proto.pieces) - 1 in ids
+
+
+ADDED = {
+    "two pieces of one score, of which the first in the text goes first": [("xq", -1.0, model.NORMAL), ("qx", -1.0, model.NORMAL)],
+    "a character that is a piece only beside another": [("中文", -1.0, model.NORMAL), ("😀😀", -2.0, model.NORMAL)],
+    "a piece of several words, which keeps SentencePiece at work": [("x▁q", -1.0, model.NORMAL)],
+    "a piece that is matched before any merge": [("xqx", 0.0, model.model_pb2.ModelProto.SentencePiece.USER_DEFINED)],
+    "a piece that is taken apart again": [("qx", -1.0, model.model_pb2.ModelProto.SentencePiece.UNUSED)],
+}
+
+
+@pytest.mark.parametrize("added", ADDED.values(), ids=ADDED.keys())
+def test_unusual_pieces_give_sentencepieces_ids(tokenizers: dict[str, Path], added: list[tuple[str, float, int]]) -> None:
+    proto = model.read(tokenizers["base"] / "tokenizer.model")
+    for piece, score, kind in added:
+        proto.pieces.add(piece=piece, score=score, type=kind)
+    data = model.serialise(proto)
+    tokenizer, reference = Tokenizer(data), sentencepiece.SentencePieceProcessor(model_proto=data)
+    for text in ("xqxqx qxqx", "x q x qx", "中文 中 文中文", "😀😀😀 😀", "the capital xqx, (qx.)"):
+        assert tokenizer.encode(text) == reference.encode(text), text
+    assert is_exact_for(proto) == (all(kind == model.NORMAL for *_, kind in added) and "▁" not in added[0][0][1:])
 
 
 def test_fingerprints_differ_between_tokenizers_and_stay_the_same_for_one(tokenizers: dict[str, Path]) -> None:
