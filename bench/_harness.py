@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
+T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 REAL_DATA = Path(os.environ.get("ALLAM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -46,20 +47,20 @@ class Row:
                 "better": self.better, "target": self.target}
 
 
-def arguments(description: str) -> argparse.Namespace:
+def arguments(description: str, rounds: int = 5) -> argparse.Namespace:
     """The command line that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="one round on little input; no result is written")
-    parser.add_argument("--rounds", type=int, default=5, help="how often ours and the peer run, in turn")
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often ours and the peer run, in turn")
     given = parser.parse_args()
     if given.quick:
         given.rounds = 1
     return given
 
 
-def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[], float]) -> tuple[list[float], list[float]]:
+def in_turn(rounds: int, ours: Callable[[], T], peer: Callable[[], T]) -> tuple[list[T], list[T]]:
     """Runs both `rounds` times, alternating who goes first so that a drift of the machine falls on both alike."""
-    results: dict[str, list[float]] = {"ours": [], "peer": []}
+    results: dict[str, list[T]] = {"ours": [], "peer": []}
     for i in range(rounds):
         for name, function in (("ours", ours), ("peer", peer))[:: 1 if i % 2 == 0 else -1]:
             results[name].append(function())

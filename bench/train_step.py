@@ -3,10 +3,11 @@
     python -m bench.train_step [--quick] [--rounds 5]
 
 Both take the same steps from the same weights on the same batches: forward, backward, clipping at a norm of 1, fused AdamW, decay of matrices
-only, cosine schedule, two threads. The peer is what one would write by hand, with nothing around it: logits of the whole batch,
+only, cosine schedule, one thread. The peer is what one would write by hand, with nothing around it: logits of the whole batch,
 `cross_entropy`, `clip_grad_norm_`, `AdamW(fused=True)`. Ours goes through DeepSpeed, micro-batches (one here, as in the peer), checks for
 numbers that are not finite, deterministic algorithms and a line of metrics a step. Neither writes a checkpoint while it is timed.
-The losses of all steps must agree to a relative 1e-4; the rounds go on with the training, so they compare whole courses.
+The losses of all steps must agree to a relative 1e-4; the rounds go on with the training, so they compare whole courses. Speed is by processor time, which
+is the clock's where the thread has a core for itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bench._harness import Row, arguments, finish, in_turn
 SEQUENCES, LENGTH = 64, 256  # 16,384 tokens a step
 STEPS = {True: 1, False: 2}  # timed in a round, by `quick`
 WARM_UP = 1
-THREADS = 2
+THREADS = 1
 SETTINGS = OptimizerSettings(learning_rate=1e-3, schedule="cosine", warmup_steps=2, weight_decay=0.1)
 TOLERANCE = 1e-4
 CONFIG = LlamaConfig(vocab_size=4096, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
@@ -63,14 +64,14 @@ class Ours:
         self.losses: list[float] = []
 
     def take(self, steps: int) -> float:
-        """Tokens a second over the next `steps`."""
+        """Tokens a second of processor time over the next `steps`."""
         torch.use_deterministic_algorithms(True, warn_only=True)  # the Trainer's own setting; the peer runs without it
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(steps):
             step = next(self.steps)
             self.losses.append(self.trainer.step(list(batch_of(step)), loss, denominator=SEQUENCES * LENGTH).loss)
             self.trainer.log((step + 1) * SEQUENCES * LENGTH, LENGTH)
-        return steps * SEQUENCES * LENGTH / (time.perf_counter() - start)
+        return steps * SEQUENCES * LENGTH / (time.process_time() - start)
 
 
 class Bare:
@@ -87,9 +88,9 @@ class Bare:
         self.losses: list[float] = []
 
     def take(self, steps: int) -> float:
-        """Tokens a second over the next `steps`."""
+        """Tokens a second of processor time over the next `steps`."""
         torch.use_deterministic_algorithms(False)
-        start = time.perf_counter()
+        start = time.process_time()
         for step in range(len(self.losses), len(self.losses) + steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(SETTINGS, step, self.total_steps)
@@ -101,7 +102,7 @@ class Bare:
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.losses.append(value.item())
-        return steps * SEQUENCES * LENGTH / (time.perf_counter() - start)
+        return steps * SEQUENCES * LENGTH / (time.process_time() - start)
 
 
 def check_losses(ours: list[float], peer: list[float]) -> None:
@@ -123,8 +124,8 @@ def main() -> None:
         measured = in_turn(given.rounds, lambda: ours.take(steps), lambda: bare.take(steps))
     check_losses(ours.losses, bare.losses)
     millions = sum(p.numel() for p in bare.model.parameters()) / 1e6
-    finish("train_step", [Row(f"training, {millions:.1f}M parameters, fp32, {SEQUENCES * LENGTH} tokens a step", "tokens/s", *measured,
-                              peer_name="bare PyTorch", better="higher")], ["torch", "deepspeed", "transformers"], given.quick)
+    finish("train_step", [Row(f"training, {millions:.1f}M parameters, fp32, {SEQUENCES * LENGTH:,} tokens a step, processor time", "tokens/s", *measured,
+                              peer_name="bare PyTorch", better="higher", target=0.97)], ["torch", "deepspeed", "transformers"], given.quick)
 
 
 if __name__ == "__main__":

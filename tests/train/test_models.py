@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -357,6 +358,26 @@ def test_the_loss_summed_block_by_block_and_its_gradients_are_those_of_whole_log
     assert torch.all(found[1][1][1, 5:] == 0)
     with torch.no_grad():
         assert torch.allclose(summed_loss(model, ids, targets)[1], found[1][1])
+
+
+def test_losses_of_hundreds_of_nats_are_those_of_torch_to_the_last_but_one_digit() -> None:
+    head: Any = nn.Linear(8, 50, bias=False)
+    make_loss_head(SimpleNamespace(get_output_embeddings=lambda: head))  # type: ignore[arg-type]
+    states, targets = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) * 2_000, torch.arange(40)
+    losses = head(states, targets)[1].detach()
+    expected = nn.functional.cross_entropy(states @ head.weight.T, targets, reduction="none").detach()
+    assert expected.max() > 500
+    assert torch.allclose(losses, expected, rtol=1e-6, atol=1e-6 * float(expected.max()))
+
+
+def test_a_batch_without_a_target_has_no_loss_and_leaves_zeros_for_gradients() -> None:
+    head: Any = nn.Linear(8, 50, bias=False)
+    make_loss_head(SimpleNamespace(get_output_embeddings=lambda: head))  # type: ignore[arg-type]
+    total, losses = head(torch.zeros(0, 8), torch.zeros(0, dtype=torch.int64))
+    total.backward()
+    assert total.item() == 0
+    assert losses.shape == (0,)
+    assert torch.equal(head.weight.grad, torch.zeros(50, 8))
 
 
 def test_bits_per_byte_is_that_of_each_token_predicted_once(small_model: Any, base_tokenizer: Path) -> None:
