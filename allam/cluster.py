@@ -109,6 +109,8 @@ class ClusterProfile(BaseModel):
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one rank, at most")
     activation_checkpointing: bool = Field(False, description="keep only the blocks' inputs and compute the rest again in the backward pass: a third more "
                                            "arithmetic, a fraction of the memory, the same result")
+    fused_kernels: bool = Field(False, description="while training on a GPU: Liger's kernels for norms, rotary embeddings and SwiGLU (allam[gpu]); equal "
+                                "within rounding")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage, over the ranks that hold the same part of the model")
     offload_optimizer: bool = Field(False, description="keep AdamW's state in the host's memory and step there: slower, and less memory of a GPU; needs "
                                     "zero_stage 1 to 3")

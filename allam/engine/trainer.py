@@ -43,6 +43,7 @@ from allam.engine import checkpoint
 from allam.engine.device import Ranks, join
 from allam.engine.dropout import add_dropout, seed_masks
 from allam.engine.journal import Journal, short
+from allam.engine.kernels import use_fused_kernels
 from allam.engine.layout import lay_out, refuse
 from allam.engine.loss import make_loss_head
 from allam.engine.new_rows_only import NewRowsFirst, OnlyNewRows
@@ -102,6 +103,8 @@ class Trainer:
         self._dropout, self._seed = dropout, seed
         self._on_spike, self._roll_back_steps = on_spike, roll_back_steps if on_spike == "roll_back" else 0
         self._about, self._precision, self._global_batch = about, precision, global_batch
+        if self.profile.fused_kernels:
+            use_fused_kernels(model, self.ranks.device)
         if dropout:
             add_dropout(model, dropout)
         if self.profile.activation_checkpointing:

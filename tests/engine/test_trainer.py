@@ -120,6 +120,11 @@ def test_activation_checkpointing_computes_again_and_changes_no_bit(tmp_path: Pa
     assert passes[1] == 2 * passes[0]
 
 
+def test_fused_kernels_without_a_gpu_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fused_kernels need a GPU, and training runs on cpu"):
+        make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"fused_kernels": True, "device": "cpu"}))
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3, 5])
 def test_the_micro_batch_changes_nothing_but_rounding(tmp_path: Path, undisturbed: dict[str, list[float]], micro_batch: int) -> None:
     done = train(make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"micro_batch": micro_batch})))

@@ -38,10 +38,10 @@ def loss(model: Any, items: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str,
     return summed_loss(model, tokens[:, :-1], tokens[:, 1:])[0], {}
 
 
-def train(work: Path, steps: int, checkpoint_seconds: float) -> dict[str, Any]:
+def train(work: Path, steps: int, checkpoint_seconds: float, fused_kernels: bool = False) -> dict[str, Any]:
     """Trains to the end, from the last checkpoint in `work` if there is one."""
     work.mkdir(parents=True, exist_ok=True)
-    profile = ClusterProfile(threads=1, device="cuda", micro_batch=4, checkpoint_seconds=checkpoint_seconds)
+    profile = ClusterProfile(threads=1, device="cuda", micro_batch=4, checkpoint_seconds=checkpoint_seconds, fused_kernels=fused_kernels)
     trainer = Trainer(new_model(CONFIG, seed=0), SETTINGS, precision="bf16", global_batch=GLOBAL_BATCH, total_steps=steps, work=work, profile=profile)
     losses = []
     for step in trainer.steps():

@@ -52,6 +52,13 @@ def test_training_in_bf16_on_cuda_lowers_the_loss(tmp_path: Path) -> None:
     assert done["losses"][-1] < 0.8 * done["losses"][0]
 
 
+def test_fused_kernels_change_nothing_but_rounding(tmp_path: Path) -> None:
+    pytest.importorskip("liger_kernel", reason="NO LIGER: install allam[gpu]; its kernels were NOT tested")
+    plain, fused = (cuda_training.train(tmp_path / str(kernels), 20, RARELY, fused_kernels=kernels) for kernels in (False, True))
+    assert fused["losses"] == pytest.approx(plain["losses"], rel=2e-2)  # bf16
+    assert fused["weights"] != plain["weights"]  # the kernels were at work
+
+
 def test_killed_twice_and_resumed_a_run_on_cuda_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = _outcome(_launch(tmp_path / "whole", RARELY))
     work, killed_at = tmp_path / "killed", []
