@@ -48,7 +48,7 @@ class Row:
 
 
 def arguments(description: str, rounds: int = 5) -> argparse.Namespace:
-    """The command line that all benchmarks have."""
+    """The command line that all benchmarks have; `rounds` is the default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="one round on little input; no result is written")
     parser.add_argument("--rounds", type=int, default=rounds, help="how often ours and the peer run, in turn")

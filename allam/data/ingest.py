@@ -9,6 +9,8 @@ are written again, and `as_read/` keeps them whole for the next run. Neither the
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from allam.data.config import IngestConfig
-from allam.data.parts import SET_ASIDE, TAKEN_DOWN, Part, make_part, part_folder, part_shard, parts_of, set_aside_line
+from allam.data.parts import SET_ASIDE, TAKEN_DOWN, Part, make_part, part_folder, part_ids, part_shard, parts_of, set_aside_line
 from allam.data.readers import LEFT_OUT, SetAside
 from allam.data.reuse import MadePart, find_earlier, write_parts
 from allam.data.signatures import Repeats, Rows, save_array
@@ -42,12 +44,12 @@ from allam.errors import UserError
 
 @dataclass
 class _Read:
-    """Part number `number`, what its task noted, and how many of its rows repeat an id."""
+    """A part, what its task noted, the number of its first shard over all parts, and how many of its rows repeat an id."""
 
     part: Part
-    number: int
     key: str
     notes: dict[str, Any]
+    first: int
     repeats: int
 
     @property
@@ -55,12 +57,9 @@ class _Read:
         """Documents of the part, those with repeated ids among them."""
         return sum(shard["documents"] for shard in self.notes["shards"])
 
-    def repeats_by_shard(self, repeats: Repeats) -> dict[int, Rows]:
-        """The repeats' rows in each shard that has any, ascending."""
-        rows = repeats.of(self.number)[0]
-        starts = np.cumsum([0, *(shard["documents"] for shard in self.notes["shards"])])
-        shards = np.searchsorted(starts, rows, side="right") - 1
-        return {int(shard): rows[shards == shard] - starts[shard] for shard in np.unique(shards)}
+    def repeats_by_shard(self, repeats: Repeats) -> Iterator[tuple[int, Rows]]:
+        """Each shard that has repeats, and their rows in it, ascending."""
+        return ((shard, repeats.of(self.first + shard)[0]) for shard in range(len(self.notes["shards"])) if repeats.count(self.first + shard))
 
 
 def run(config: IngestConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -84,9 +83,14 @@ def _read_all(config: IngestConfig, parts: list[Part], root: Path, out: Path) ->
     earlier = find_earlier(out, keys, also=[SET_ASIDE])
     task = partial(make_part, config, parts, [earlier.get(key) for key in keys], root, work)
     run_tasks(work, "read", task, len(parts), unit="bytes", total=size, size=size)
-    repeats = Repeats([part_folder(work, i) / "ids.npy" for i in range(len(parts))], work / "repeats")
     notes = [read_notes(part_folder(work, i) / "notes.json") for i in range(len(parts))]
-    return [_Read(part, i, keys[i], notes[i], repeats.count(i)) for i, part in enumerate(parts)], repeats
+    repeats = Repeats([part_ids(work, i, shard) for i, note in enumerate(notes) for shard in range(len(note["shards"]))], work / "repeats")
+    reads, first = list[_Read](), 0
+    for part, key, note in zip(parts, keys, notes, strict=True):
+        end = first + len(note["shards"])
+        reads.append(_Read(part, key, note, first, sum(map(repeats.count, range(first, end)))))
+        first = end
+    return reads, repeats
 
 
 # --- repeated ids -----------------------------------------------------------------------------------------------------------------
@@ -95,7 +99,7 @@ def _take_out_repeats(reads: list[_Read], repeats: Repeats, work: Path) -> list[
     """Writes the shards that hold repeated ids again, without those documents; returns these shards as (part, shard)."""
     rewritten, size = list[tuple[int, int]](), {"documents": 0, "bytes": 0}
     for i, read in enumerate(reads):
-        for shard, rows in read.repeats_by_shard(repeats).items():
+        for shard, rows in read.repeats_by_shard(repeats):
             save_array(_kept(work, i, shard).with_suffix(".npy"), rows)
             rewritten.append((i, shard))
             add_counts(size, read.notes["shards"][shard])
@@ -149,7 +153,8 @@ def _write_set_aside(out: Path, reads: list[_Read], rewritten: list[tuple[int, i
     with open(temporary, "wb") as file:
         for i in range(len(reads)):
             first = file.tell()
-            file.write((part_folder(work, i) / SET_ASIDE).read_bytes())
+            with open(part_folder(work, i) / SET_ASIDE, "rb") as lines:
+                shutil.copyfileobj(lines, file)
             places.append([first, file.tell()])
             for path in repeats.get(i, []):
                 file.write(path.read_bytes())

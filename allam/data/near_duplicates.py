@@ -27,7 +27,7 @@ from allam.data.config import DedupConfig
 from allam.data.drops import Drops, Ids
 from allam.data.minhash import HASHES, bands
 from allam.data.near_pairs import Pairs, Search, search_band, sign_shard
-from allam.data.signatures import ROWS_AT_ONCE, Parts, Rows, save_array
+from allam.data.signatures import ROWS_AT_ONCE, Parts, Rows, save_array, sorted_set
 from allam.data.tables import EXCERPT, LineWriter, read_tables
 from allam.data.tasks import run_tasks
 
@@ -99,7 +99,7 @@ class _Pairs:
     def decide(self, states: _States) -> None:
         """A row is dropped once one that it is near to is known to be kept, and kept once all of them are dropped: the best first."""
         for pairs in self:
-            rows = np.unique(pairs[:, 0])
+            rows = sorted_set(pairs[:, 0])
             states[rows] = np.full(len(rows), OPEN, np.uint8)
         is_open = True
         while is_open:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from allam.data.signatures import ROWS_AT_ONCE, Parts, Signatures, save_array, signatures
+from allam.data.signatures import ROWS_AT_ONCE, Parts, Signatures, save_array, signatures, sorted_set
 from allam.data.tables import read_tables, unique_temporary
 from allam.data.tasks import Meter
 
@@ -33,13 +33,7 @@ def want(work: Path, links: Sequence[Path]) -> None:
         for first in range(0, len(ids), ROWS_AT_ONCE):
             some = np.array(ids[first: first + ROWS_AT_ONCE])
             parts.add(_part_of(some, count), some)
-    _join(work / _WANTED, parts, _sorted_set)
-
-
-def _sorted_set(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """np.unique's result; that hashes where nothing else is asked, which took 25 times as long (NumPy 2.4)."""
-    ids = np.sort(ids)
-    return ids[np.append(True, ids[1:] != ids[:-1])]
+    _join(work / _WANTED, parts, sorted_set)
 
 
 def _parts_for(rows: int) -> int:

@@ -33,7 +33,9 @@ from allam.section import FileRef
 SET_ASIDE = "set_aside.jsonl"
 NO_PART_OF_A_PART = {"path", "files", "sha256", "filters"}  # fields of a source that don't bear on what is read from one of its files
 FILES_A_PART, BYTES_A_PART = 1000, 64_000_000  # at most, where each file is a document; they are part of the stage's version
-CHARACTERS_AT_ONCE = 2_000_000  # handed over as one table; they stand in memory twice, as Python's text and as Arrow's
+BYTES_AT_ONCE = 1 << 20  # copied
+ROWS_A_SHARD = 500_000  # at most, so that what is told of each document fits in memory where they are of a few words; part of the stage's version
+CHARACTERS_AT_ONCE = 500_000  # handed over as one table; they stand in memory twice, as Python's text and as Arrow's
 RUN_LENGTH = 200  # files in such a part, in the mean
 VARYING = ("id", "text", "url", "title", "date", "translation_of", "file", "line")
 TAKEN_DOWN = "taken_down"
@@ -102,13 +104,18 @@ def _before_wildcards(parts: tuple[str, ...]) -> Iterator[str]:
 # --- reading ------------------------------------------------------------------------------------------------------------------------
 
 def part_folder(work: Path, part: int) -> Path:
-    """Where the task of a part leaves what it made: shards `00000.parquet` and so on, set_aside.jsonl, ids.npy and notes.json."""
+    """Where the task of a part leaves what it made: shards `00000.parquet` and so on, the signatures of their ids, set_aside.jsonl and notes.json."""
     return work / "parts" / f"{part:05d}"
 
 
 def part_shard(work: Path, part: int, shard: int) -> Path:
     """A shard of a part, as it was read."""
     return part_folder(work, part) / f"{shard:05d}.parquet"
+
+
+def part_ids(work: Path, part: int, shard: int) -> Path:
+    """The signatures of a shard's ids; of a shard, since a part may be a file of any size."""
+    return part_shard(work, part, shard).with_suffix(".ids.npy")
 
 
 def make_part(config: IngestConfig, parts: list[Part], earlier: list[EarlierPart | None], root: Path, work: Path, task: int, meter: Meter) -> None:
@@ -121,8 +128,9 @@ def make_part(config: IngestConfig, parts: list[Part], earlier: list[EarlierPart
         meter.add(part.size)
     if config.take_down:
         _take_down(config.take_down, notes, work, task)
-    ids = [signatures(table["id"].to_pylist()) for shard in range(len(notes["shards"])) for table in read_tables(part_shard(work, task, shard), ["id"])]
-    save_array(part_folder(work, task) / "ids.npy", np.concatenate(ids) if ids else np.empty((0, 2), np.uint64))
+    for shard in range(len(notes["shards"])):
+        ids = [signatures(table["id"].to_pylist()) for table in read_tables(part_shard(work, task, shard), ["id"])]
+        save_array(part_ids(work, task, shard), np.concatenate([np.empty((0, 2), np.uint64), *ids]))
     write_notes(part_folder(work, task) / "notes.json", notes)
 
 
@@ -131,11 +139,11 @@ def _link_part(earlier: EarlierPart, work: Path, task: int) -> dict[str, Any] | 
     if not link(earlier, [part_shard(work, task, shard) for shard in range(len(earlier.files))]):
         return None
     first, end = earlier.notes["set_aside_lines"]
-    with open(earlier.folder / SET_ASIDE, "rb") as file:
-        file.seek(first)
-        lines = file.read(end - first)
     (part_folder(work, task) / SET_ASIDE).parent.mkdir(parents=True, exist_ok=True)
-    (part_folder(work, task) / SET_ASIDE).write_bytes(lines)
+    with open(earlier.folder / SET_ASIDE, "rb") as file, open(part_folder(work, task) / SET_ASIDE, "wb") as lines:
+        file.seek(first)
+        while piece := file.read(min(BYTES_AT_ONCE, end - file.tell())):
+            lines.write(piece)
     return {**earlier.notes, "reused": True}
 
 
@@ -206,7 +214,10 @@ def set_aside_line(source: str, file: str, record: SetAside) -> bytes:
 
 
 class _Shards:
-    """Writes a part's documents; a shard ends with the document that makes its text `shard_bytes` bytes. `sizes` tells of the finished ones."""
+    """Writes a part's documents; a shard ends with the document that makes its text `shard_bytes` bytes, or with its 500,000th.
+
+    `sizes` tells of the finished ones.
+    """
 
     def __init__(self, part: Part, work: Path, task: int, shard_bytes: int) -> None:
         self.part, self.work, self.task, self.shard_bytes = part, work, task, shard_bytes
@@ -247,10 +258,10 @@ class _Shards:
         while table.num_rows:
             if self._writer is None:
                 self._writer, self._bytes = TableWriter(part_shard(self.work, self.task, len(self.sizes))), 0
-            count, size = rows_until(table, table.num_rows, self.shard_bytes - self._bytes)
+            count, size = rows_until(table, ROWS_A_SHARD - self._writer.rows, self.shard_bytes - self._bytes)
             self._writer.write(table.slice(0, count))
             table, self._bytes = table.slice(count), self._bytes + size
-            if self._bytes >= self.shard_bytes:
+            if self._bytes >= self.shard_bytes or self._writer.rows == ROWS_A_SHARD:
                 self._close()
 
     def _close(self) -> None:

@@ -37,6 +37,14 @@ def signatures(values: Iterable[str | None]) -> Signatures:
     return np.frombuffer(data, dtype="<u8").reshape(-1, 2)
 
 
+def sorted_set(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What np.unique gives; where nothing else is asked that hashes the values, which takes 25 times as long as to sort them (NumPy 2.4)."""
+    values = np.sort(values)
+    first = np.ones(len(values), bool)
+    first[1:] = values[1:] != values[:-1]
+    return values[first]
+
+
 def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     """Writes an array whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,8 +182,8 @@ def _shared(parts: Parts, part: int) -> npt.NDArray[np.uint64]:
     seen = shared = np.empty(0, np.uint64)
     for block in parts.blocks(part):
         values, counts = np.unique(block["high"], return_counts=True)
-        shared = np.union1d(shared, np.concatenate([values[counts > 1], np.intersect1d(seen, values, assume_unique=True)]))
-        seen = np.union1d(seen, values) if len(seen) else values
+        shared = sorted_set(np.concatenate([shared, values[counts > 1], np.intersect1d(seen, values, assume_unique=True)]))
+        seen = sorted_set(np.concatenate([seen, values])) if len(seen) else values
     return shared
 
 

@@ -80,10 +80,11 @@ def rows_until(table: pa.Table, rows: int, size: int) -> tuple[int, int]:
 
 
 def read_tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of a Parquet file, a row group's part at a time."""
+    """The rows of a Parquet file, a row group's part at a time (pyarrow itself would fill a batch from many groups of a few long books each)."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns):
-            yield pa.Table.from_batches([batch])
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, row_groups=[group], columns=columns):
+                yield pa.Table.from_batches([batch])
 
 
 def count_rows(path: Path) -> int:

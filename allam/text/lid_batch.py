@@ -23,7 +23,7 @@ END_OF_LINE = "</s>"
 CHARACTERS_AT_ONCE = 1_000_000  # 100 MB of arrays at most
 CHARACTERS_WORTH_A_BATCH = 4000  # the fixed costs of a batch are those of predicting so much
 SURE = 0.51  # of all labels' probabilities only one can be above one half; sums are off by less than the rest
-_MAX_KNOWN = 500_000  # words: about 100 MB
+_MAX_KNOWN = 60_000  # words of a generation: two take about 20 MB
 _MAX_KNOWN_LENGTH = 64  # bytes
 _FNV_START, _FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
 
@@ -97,16 +97,25 @@ def _apply(function: Callable[[float], float], values: npt.NDArray[np.floating])
 
 
 class _Rows(dict[bytes, bytes | bytearray]):
-    """The rows of each word, int32 after int32. A new word gets an empty place at first, which `_learn` fills: so a text's words are looked up once."""
+    """The rows of each word, int32 after int32. A new word gets an empty place at first, which `_learn` fills: so a text's words are looked up once.
+
+    A full generation of words becomes the one before, whose words come back as they are met again. So memory is full early and stays as it is, and
+    what is frequent isn't forgotten: of 2.3 million running words of news and books 4% more were learnt than without a limit, of 3.6 million 39%
+    (half a million words, begun anew when they were full, took 72 MB).
+    """
 
     def __init__(self, model: LidModel) -> None:
         super().__init__()
         self._model = model
         self._new: list[bytes] = []
+        self._before = dict[bytes, bytes | bytearray]()
 
-    def __missing__(self, word: bytes) -> bytearray:
-        self._new.append(word)
-        place = self[word] = bytearray()
+    def __missing__(self, word: bytes) -> bytes | bytearray:
+        place = self._before.get(word)
+        if place is None:
+            self._new.append(word)
+            place = bytearray()
+        self[word] = place
         return place
 
     def of(self, texts: Sequence[str]) -> tuple[Ints, npt.NDArray[np.int64]]:
@@ -116,6 +125,7 @@ class _Rows(dict[bytes, bytes | bytearray]):
             self._learn()
         rows = [b"".join(some) for some in places]
         if len(self) > _MAX_KNOWN:
+            self._before = dict(self)
             self.clear()
         return np.frombuffer(b"".join(rows), np.int32), np.fromiter(map(len, rows), np.int64, len(rows)) // 4
 

@@ -20,7 +20,7 @@ from data_stages import checksums, ingest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allam.data import archives
+from allam.data import archives, parts, tables
 from allam.data.archives import Line
 from allam.data.config import SourceConfig
 from allam.data.parts import parts_of
@@ -164,6 +164,24 @@ def test_a_repeated_id_is_set_aside_with_its_line_also_across_files(tmp_path: Pa
     assert metrics["funnel"]["s"] == {"in": 5, "out": 3, "dropped": {}, "set_aside": {"duplicate_id": 2}}
     assert [d.text for d in documents(tmp_path / "out")] == ["first", "second", "fifth"]
     assert [(row["file"], row["line"]) for row in set_aside(tmp_path / "out")] == [("a.jsonl", 3), ("b.jsonl", 1)]
+
+
+def test_a_shard_ends_with_its_last_document_allowed_however_short_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROWS_A_SHARD", 20)
+    (tmp_path / "a.jsonl").write_bytes(json_lines([f"t{i}" for i in range(51)]))
+    (tmp_path / "b.jsonl").write_bytes(json_lines(["repeats", "ids"]) + b'{"id": "of its own", "text": "x"}')
+    row = ingest(tmp_path, tmp_path / "out", path="*.jsonl")["funnel"]["s"]
+    shards = sorted((tmp_path / "out" / "documents" / "s").iterdir())
+    assert [len(list(read_shard(path))) for path in shards] == [20, 20, 11, 1]
+    assert row == {"in": 54, "out": 52, "dropped": {}, "set_aside": {"duplicate_id": 2}}
+
+
+def test_a_shard_of_long_documents_is_read_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "BYTES_PER_GROUP", 2000)
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["x" * 900 for _ in range(10)]))
+    ingest(tmp_path, tmp_path / "out", path="a.jsonl")
+    read = list(tables.read_tables(tmp_path / "out" / "documents" / "s" / "00000.parquet", ["text"]))
+    assert [table.num_rows for table in read] == [3, 3, 3, 1]
 
 
 def test_each_file_has_shards_of_its_own_which_end_with_the_document_that_fills_them(tmp_path: Path) -> None:

@@ -67,12 +67,26 @@ def test_label_and_score_are_fasttexts_for_any_text(identifier: LanguageIdentifi
 def test_answers_do_not_depend_on_what_was_asked_before_or_together(identifier: LanguageIdentifier, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = sample_lines()[:600]
     expected = list(map(identifier.identify_bare, lines))
-    monkeypatch.setattr(lid_batch, "_MAX_KNOWN", 50)  # forgets all words between batches
+    monkeypatch.setattr(lid_batch, "_MAX_KNOWN", 50)  # begins a generation with each batch
     monkeypatch.setattr(lid_batch, "CHARACTERS_AT_ONCE", 5000)
     small = BatchIdentifier(read_model(model_path()), identifier.identify_bare)
     assert small.identify(lines) == expected
     assert small.identify(lines[::-1]) == expected[::-1]
     assert len(small._rows) == 0
+
+
+def test_a_frequent_word_is_learnt_once_while_rare_ones_come_and_go_in_bounded_memory(identifier: LanguageIdentifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lid_batch, "_MAX_KNOWN", 100)
+    small, learnt = BatchIdentifier(read_model(model_path()), identifier.identify_bare), list[bytes]()
+    rows, ngram_rows = small._rows, small._rows._ngram_rows
+    monkeypatch.setattr(rows, "_ngram_rows", lambda words: learnt.extend(words) or ngram_rows(words))
+    for first in range(0, 3000, 30):
+        small.compute(["and the city of " + " ".join(f"word{n}" for n in range(first, first + 30))])
+        assert len(rows) <= 100
+        assert len(rows._before) <= 100 + 34
+    assert len(learnt) == len(set(learnt)) == 3004
+    small.compute(["word0"])
+    assert learnt[-1] == b"word0"  # forgotten long ago
 
 
 def test_a_text_longer_than_a_batch_is_left_to_fasttext(batch: BatchIdentifier, identifier: LanguageIdentifier) -> None:

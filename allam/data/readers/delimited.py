@@ -1,7 +1,9 @@
 """CSV and TSV with a row of names at the top; a quoted cell may hold separators, quotes (doubled) and line breaks.
 
-One stray quote can make a whole file look like a single cell. So a faulty row that spans several lines costs its first line alone, and reading goes
-on with the second; that is done for a bounded number of bytes, since a hostile file could ask for it at each line.
+A row that is well-formed but has another number of cells than there are names is one record, however many lines its cells span: no line of theirs may
+pass for a row. One stray quote, though, can make a whole file look like a single cell. So where a quote isn't closed as it should be, what followed
+decides: if most of the lines are rows by themselves, the first line alone is lost and reading goes on with the second; if not, they were a cell. That
+is done for a bounded number of bytes, since a hostile file could ask for it at each row.
 """
 
 from __future__ import annotations
@@ -24,9 +26,13 @@ def read(source: str, config: SourceConfig, name: str, lines: Iterator[Line], ma
     header = next(rows, None)
     if header is None:
         return
-    if isinstance(header, SetAside):
+    if isinstance(header, SetAside):  # nobody knows what the rows below are: none is a document, and each is counted
+        for row in rows:
+            if isinstance(row, SetAside) and row.reason != "bad_row":
+                yield row
+            else:
+                header.records += 1
         yield header
-        yield from (row for row in rows if isinstance(row, SetAside) and row.reason != "bad_row")
         return
     names = [cell.strip() for cell in header[1]]
     if config.text_field not in names:
@@ -45,7 +51,7 @@ class _Rows:
 
     def __init__(self, lines: Iterator[Line], max_bytes: int, separator: str) -> None:
         csv.field_size_limit(max(csv.field_size_limit(), max_bytes))  # the library's limit for the process; the bound is kept by the feed
-        self.cells = 0
+        self.cells, self._separator = 0, separator
         self._feed, self._credit = _Feed(lines, max_bytes), REREAD * max_bytes
         self._parser = csv.reader(self._feed, delimiter=separator, strict=True)
 
@@ -60,18 +66,30 @@ class _Rows:
         try:
             cells = next(self._parser)
         except (csv.Error, StopIteration):  # the latter would end the file, but only the row ended
-            return self._faulty("oversized" if feed.is_full else "bad_row")
+            return self._not_closed("oversized" if feed.is_full else "bad_row")
         if self.cells and len(cells) != self.cells:
-            return self._faulty("bad_row")
+            return SetAside(line.number, "bad_row", excerpt(line.data))
         return SetAside(line.number, "bad_utf8", excerpt(line.data)) if feed.is_undecodable else (line.number, cells)
 
-    def _faulty(self, reason: str) -> SetAside:
+    def _not_closed(self, reason: str) -> SetAside:
+        """The row at a quote that is closed nowhere, or where no cell ends."""
         first, *rest = self._feed.taken
-        size = sum(len(line.data) for line in rest)
-        if size <= self._credit:
-            self._credit -= size
-            self._feed.read_again(rest)
+        if 2 * sum(map(self._is_row, rest)) >= len(rest):
+            size = sum(len(line.data) for line in rest)
+            if size <= self._credit:
+                self._credit -= size
+                self._feed.read_again(rest)
+        elif reason == "oversized":
+            self._feed.skip_cell()
         return SetAside(first.number, reason, excerpt(first.data))
+
+    def _is_row(self, line: Line) -> bool:
+        """Whether a line is a row by itself."""
+        try:
+            cells = len(next(csv.reader([line.data.decode(errors="replace")], delimiter=self._separator, strict=True), []))
+            return cells == (self.cells or cells)
+        except csv.Error:
+            return False
 
 
 class _Feed:
@@ -100,6 +118,15 @@ class _Feed:
     def read_again(self, lines: list[Line]) -> None:
         """Puts lines back before those that were not read yet."""
         self._waiting.extendleft(reversed(lines))
+
+    def skip_cell(self) -> None:
+        """Goes on behind the line that closes the open quote."""
+        while line := self._waiting.popleft() if self._waiting else next(self._lines, None):
+            if line.problem and line.problem != "oversized":
+                self._waiting.appendleft(line)
+                return
+            if not line.problem and line.data.count(b'"') % 2:
+                return
 
     def __iter__(self) -> Iterator[str]:
         return self
