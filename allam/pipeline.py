@@ -78,7 +78,7 @@ STAGES: dict[str, Stage] = {
     "mix": Stage("train", "allam.train.mix", MixStageConfig, makes=("plan.json", "order_*.npy")),
     "import_model": Stage("train", "allam.train.import_model", ImportConfig, makes=_MODEL),
     "pretrain": Stage("train", "allam.train.pretrain", PretrainStageConfig, version=6, ranks=True, makes=_MODEL),
-    "extend": Stage("train", "allam.train.extend", ExtendConfig, version=2, makes=_MODEL),
+    "extend": Stage("train", "allam.train.extend", ExtendConfig, version=3, makes=_MODEL),
     "continue": Stage("train", "allam.train.pretrain", PretrainStageConfig, version=6, ranks=True, makes=_MODEL),
     "curate": Stage("align", "allam.align.curate", CurateConfig, makes=("sft.jsonl",)),
     "sft": Stage("align", "allam.align.sft", SftConfig, version=3, ranks=True, makes=_MODEL),

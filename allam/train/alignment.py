@@ -21,7 +21,7 @@ from allam.documents import Document, is_held_out, read_documents
 from allam.errors import UserError
 from allam.text.tokenizer import Tokenizer
 from allam.train.config import ExtendConfig
-from allam.train.new_rows import Weights
+from allam.train.new_rows import Rows
 
 LONGEST = 128  # tokens of a pair's side; beyond, nearly everything is beside nearly everything
 ROUNDS = 8  # of expectation and maximisation
@@ -31,7 +31,7 @@ MIN_SHARE, MOST = 0.05, 8  # of the English pieces of one new piece
 Pair = tuple[list[int], list[int]]
 
 
-def translations(config: ExtendConfig, inputs: dict[str, Path], base: Tokenizer, merged: Tokenizer, old_rows: int) -> Weights:
+def translations(config: ExtendConfig, inputs: dict[str, Path], base: Tokenizer, merged: Tokenizer, old_rows: int) -> Rows:
     """For each id from `old_rows` on, the English ids that it translates with their shares; none where it was met too seldom.
 
     Raises `UserError` where the corpus holds no translations."""
@@ -81,7 +81,7 @@ def _side_by_side(english: str, arabic: str) -> list[tuple[str, str]]:
     return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else [(english, arabic)]
 
 
-def model_1(pairs: Sequence[Pair], old_rows: int, vocab_size: int) -> Weights:
+def model_1(pairs: Sequence[Pair], old_rows: int, vocab_size: int) -> Rows:
     """IBM's Model 1 of English ids given ids of the merged tokenizer, for the latter from `old_rows` to `vocab_size`.
 
     Each English id of a pair comes from one id of the other side, or from none of them (id `vocab_size`, which stands in every pair)."""
@@ -96,7 +96,7 @@ def model_1(pairs: Sequence[Pair], old_rows: int, vocab_size: int) -> Weights:
         expected: NDArray[np.float64] = np.bincount(cell, share, minlength=len(known)).astype(np.float64)
         total = np.bincount(given, expected, minlength=vocab_size + 1).astype(np.float64)
         probability = expected / total[given]
-    weights: Weights = []
+    weights: Rows = []
     for new in range(old_rows, vocab_size):
         start, end = np.searchsorted(given, [new, new + 1])
         best = sorted(zip(-probability[start:end], (known[start:end] % width).tolist(), strict=True))[:MOST]

@@ -90,14 +90,14 @@ def check_base(source: Shards, config: PretrainedConfig, pieces: int, padding_ro
     return matrices
 
 
-def _weights(method: str, matrices: list[str], tied: bool, spellings: list[list[int]], aligned: new_rows.Weights) -> dict[str, new_rows.Weights]:
+def _weights(method: str, matrices: list[str], tied: bool, spellings: list[list[int]], aligned: new_rows.Rows) -> dict[str, new_rows.Weights]:
     """The shares of old rows in the new rows, by matrix; those of `random` only say which ids have text."""
     if method == "exponential":
         inward, outward = (new_rows.exponential_weights(spellings, sign * new_rows.STEEPNESS) for sign in (1, -1))
-        return dict.fromkeys(matrices, new_rows.mixed(inward, outward)) if tied else {INPUT: inward, OUTPUT: outward}
+        of = new_rows.Weights.of
+        return dict.fromkeys(matrices, of(new_rows.mixed(inward, outward))) if tied else {INPUT: of(inward), OUTPUT: of(outward)}
     mean = new_rows.mean_weights(spellings)
-    found = [learnt or spelled for learnt, spelled in zip(aligned, mean, strict=True)] if method == "translation" else mean
-    return dict.fromkeys(matrices, found)
+    return dict.fromkeys(matrices, new_rows.Weights.of([learnt or mean[i] for i, learnt in enumerate(aligned)]) if method == "translation" else mean)
 
 
 def _new_rows(source: Shards, name: str, kept: int, weights: new_rows.Weights, config: ExtendConfig, tied: bool) -> Iterator[Tensor]:
@@ -109,6 +109,6 @@ def _new_rows(source: Shards, name: str, kept: int, weights: new_rows.Weights, c
                         "give a sound checkpoint: this one is damaged, or its training diverged")
     if config.method == "random":
         seed = config.seed + int.from_bytes(hashlib.blake2b((INPUT if tied else name).encode(), digest_size=4).digest(), "big")
-        yield from new_rows.random_rows(old_VD, average, [bool(shares) for shares in weights], seed)
+        yield from new_rows.random_rows(old_VD, average, weights.has_text, seed)
     else:
         yield from new_rows.weighted_rows(old_VD, average, weights)

@@ -16,26 +16,60 @@ mean of all old rows: its logit is then the mean of the old logits, which is nev
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-Weights = list[list[tuple[int, float]]]  # for each new id the old ids with their shares, which sum to 1; none: an id without text
+Rows = list[list[tuple[int, float]]]  # for each new id the old ids with their shares, which sum to 1; none: an id without text
 
 STEEPNESS = 2.0  # of `exponential`, AdaptiVocab's
-BLOCK_VALUES = 2**19  # doubles in memory at once: 4 MiB
+BLOCK_VALUES = 2**19  # values of old or new rows in memory at once: 2 MiB in single precision
 DRAWN_VALUES = 2**22  # the same for the normal weights of `random`, each block of which walks through all old rows
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`Rows` as tensors: a million tuples would cost more time than the rows that are made of them."""
+
+    ids_P: Tensor
+    shares_P: Tensor  # in double precision
+    starts: Tensor  # [new ids + 1]: where each new id's parts begin, and the end
+
+    @classmethod
+    def of(cls, rows: Rows) -> Weights:
+        """The same from lists."""
+        return cls(torch.tensor([i for row in rows for i, _ in row], dtype=torch.int64),
+                   torch.tensor([share for row in rows for _, share in row], dtype=torch.float64), _starts(rows))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> list[tuple[int, float]]:
+        parts = slice(int(self.starts[row]), int(self.starts[row + 1]))
+        return list(zip(self.ids_P[parts].tolist(), self.shares_P[parts].tolist(), strict=True))
+
+    @property
+    def has_text(self) -> Tensor:
+        """Of each new id."""
+        return self.starts.diff() > 0
+
+
+def _starts(rows: Sequence[Sequence[object]]) -> Tensor:
+    return torch.tensor([0, *map(len, rows)]).cumsum(0)
 
 
 def mean_weights(spellings: Sequence[Sequence[int]]) -> Weights:
     """Each part of a spelling counts alike."""
-    return [[(i, 1 / len(ids)) for i in ids] for ids in spellings]
+    starts = _starts(spellings)
+    lengths = starts.diff()
+    return Weights(torch.tensor(list(chain.from_iterable(spellings)), dtype=torch.int64), (1 / lengths.double()).repeat_interleave(lengths), starts)
 
 
-def exponential_weights(spellings: Sequence[Sequence[int]], steepness: float) -> Weights:
+def exponential_weights(spellings: Sequence[Sequence[int]], steepness: float) -> Rows:
     """Parts count by e^(steepness · position)."""
     weights = []
     for ids in spellings:
@@ -44,7 +78,7 @@ def exponential_weights(spellings: Sequence[Sequence[int]], steepness: float) ->
     return weights
 
 
-def mixed(first: Weights, second: Weights) -> Weights:
+def mixed(first: Rows, second: Rows) -> Rows:
     """The mean of two tables."""
     return [[(i, share / 2) for i, share in (*a, *b)] for a, b in zip(first, second, strict=True)]
 
@@ -58,40 +92,35 @@ def mean_row(old_VD: Tensor) -> Tensor:
 
 
 def weighted_rows(old_VD: Tensor, average: Tensor, weights: Weights) -> Iterator[Tensor]:
-    """The new rows in blocks `[rows, width]` of the old ones' type, computed in double precision; `average` is the old rows' mean."""
+    """The new rows in blocks `[rows, width]` of the old ones' type, computed in one of at least twice its digits; `average` is the old rows' mean."""
     most = max(1, BLOCK_VALUES // old_VD.shape[1])
-    block: Weights = []
-    met: set[int] = set()
-    for shares in weights:
-        more = met.union(i for i, _ in shares)
-        if block and len(more) + len(block) > most:
-            yield _weighted(old_VD, average, block)
-            block, more = [], {i for i, _ in shares}
-        block.append(shares)
-        met = more
-    if block:
-        yield _weighted(old_VD, average, block)
+    for first in range(0, len(weights), most):
+        yield from _block(old_VD, average, weights, first, min(first + most, len(weights)), most)
 
 
-def _weighted(old_VD: Tensor, average: Tensor, weights: Weights) -> Tensor:
-    ids = sorted({i for shares in weights for i, _ in shares})
-    table_UD = torch.cat([old_VD[ids].double(), average.unsqueeze(0)])
-    place = {i: k for k, i in enumerate(ids)}
-    bags = [[(place[i], share) for i, share in shares] or [(len(ids), 1.0)] for shares in weights]
-    entries = torch.tensor([k for bag in bags for k, _ in bag])
-    shares_P = torch.tensor([share for bag in bags for _, share in bag], dtype=torch.float64)
-    starts = torch.tensor([0, *itertools.accumulate(map(len, bags))][:-1])
-    return nn.functional.embedding_bag(entries, table_UD, starts, mode="sum", per_sample_weights=shares_P).to(old_VD.dtype)
+def _block(old_VD: Tensor, average: Tensor, weights: Weights, first: int, last: int, most: int) -> Iterator[Tensor]:
+    """The new rows from `first` to `last`, in as many blocks as need no more than `most` old rows each (or one new row)."""
+    parts = slice(int(weights.starts[first]), int(weights.starts[last]))
+    ids, places_P = weights.ids_P[parts].unique(return_inverse=True)
+    if len(ids) > most and last - first > 1:
+        middle = (first + last) // 2
+        yield from _block(old_VD, average, weights, first, middle, most)
+        yield from _block(old_VD, average, weights, middle, last, most)
+        return
+    wide = torch.float64 if old_VD.dtype == torch.float32 else torch.float32
+    made = nn.functional.embedding_bag(places_P, old_VD[ids].to(wide), weights.starts[first:last] - parts.start, mode="sum",
+                                       per_sample_weights=weights.shares_P[parts].to(wide))
+    yield torch.where(weights.has_text[first:last].unsqueeze(1), made, average.to(wide)).to(old_VD.dtype)
 
 
-def random_rows(old_VD: Tensor, average: Tensor, has_text: Sequence[bool], seed: int) -> Iterator[Tensor]:
+def random_rows(old_VD: Tensor, average: Tensor, has_text: Tensor, seed: int) -> Iterator[Tensor]:
     """Draws with the old rows' mean and covariance for ids that have text, in blocks: sums of all centred rows with normal weights, which needs no
     factor of the covariance."""
     count, width = old_VD.shape
     generator = torch.Generator().manual_seed(seed)
     step = max(1, DRAWN_VALUES // max(count, width))
     for start in range(0, len(has_text), step):
-        kinds = torch.tensor(has_text[start:start + step]).unsqueeze(1)
+        kinds = has_text[start:start + step].unsqueeze(1)
         noise_NV = torch.randn(len(kinds), count, generator=generator, dtype=torch.float64) / math.sqrt(count)
         made = torch.zeros(len(kinds), width, dtype=torch.float64)
         at = 0

@@ -23,7 +23,7 @@ from allam.artifacts import write_json
 from allam.engine.model import INDEX, WEIGHTS
 from allam.errors import UserError
 
-BLOCK = 8 * 2**20  # bytes compared or copied at once
+BLOCK = 2**20  # bytes compared at once: two of them stay in a core's cache
 LONGEST_HEADER = 100_000_000  # the bound of the safetensors library
 
 
@@ -204,13 +204,25 @@ def changed_tensors(before: Shards, after: Shards, kept: Mapping[str, int] | Non
 
 
 def _same_bytes(old: Place, new: Place) -> bool:
-    with open(old.path, "rb") as a, open(new.path, "rb") as b:
+    ours, theirs = bytearray(BLOCK), bytearray(BLOCK)  # filled again and again: fresh memory for each block would cost as much as the reading
+    with open(old.path, "rb", buffering=0) as a, open(new.path, "rb", buffering=0) as b:
         a.seek(old.start)
         b.seek(new.start)
         left = old.nbytes
         while left:
             size = min(BLOCK, left)
-            if a.read(size) != b.read(size):
+            _fill(a, memoryview(ours)[:size])
+            _fill(b, memoryview(theirs)[:size])
+            if ours != theirs if size == BLOCK else ours[:size] != theirs[:size]:
                 return False
             left -= size
     return True
+
+
+def _fill(file: BinaryIO, part: memoryview) -> None:
+    """Reads as many bytes as `part` holds; raises `OSError` where the file ends before."""
+    while part:
+        count = file.readinto(part)  # type: ignore[attr-defined]
+        if not count:
+            raise OSError(f"{file.name} ended early")
+        part = part[count:]

@@ -111,11 +111,11 @@ def test_ids_without_text_get_the_mean_of_all_rows_whatever_the_method(extending
 
 def test_random_rows_have_the_old_rows_mean_and_covariance() -> None:
     old = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 0.5, 3.0]) + 1
-    drawn = torch.cat(list(new_rows.random_rows(old, new_rows.mean_row(old), [True] * 20_000, seed=1)))
+    drawn = torch.cat(list(new_rows.random_rows(old, new_rows.mean_row(old), torch.ones(20_000, dtype=torch.bool), seed=1)))
     assert torch.allclose(drawn.mean(0), old.mean(0), atol=0.1)
     assert torch.allclose(drawn.T.cov(), old.T.cov(correction=0), atol=0.3)
-    assert torch.equal(drawn, torch.cat(list(new_rows.random_rows(old, new_rows.mean_row(old), [True] * 20_000, seed=1))))
-    assert not torch.equal(drawn, torch.cat(list(new_rows.random_rows(old, new_rows.mean_row(old), [True] * 20_000, seed=2))))
+    assert torch.equal(drawn, torch.cat(list(new_rows.random_rows(old, new_rows.mean_row(old), torch.ones(20_000, dtype=torch.bool), seed=1))))
+    assert not torch.equal(drawn, torch.cat(list(new_rows.random_rows(old, new_rows.mean_row(old), torch.ones(20_000, dtype=torch.bool), seed=2))))
 
 
 def test_rows_are_the_same_however_many_fit_into_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +125,7 @@ def test_rows_are_the_same_however_many_fit_into_a_block(monkeypatch: pytest.Mon
     monkeypatch.setattr(new_rows, "BLOCK_VALUES", 80)
     blocks = list(new_rows.weighted_rows(old, new_rows.mean_row(old), weights))
     assert len(blocks) > 5
+    assert max(map(len, blocks)) <= 10
     assert torch.equal(torch.cat(blocks), whole)
     assert whole[0].equal(old[[0, 0, 3]].double().mean(0).bfloat16())
 
