@@ -213,7 +213,7 @@ def _same_bytes(old: Place, new: Place) -> bool:
             size = min(BLOCK, left)
             _fill(a, memoryview(ours)[:size])
             _fill(b, memoryview(theirs)[:size])
-            if ours != theirs if size == BLOCK else ours[:size] != theirs[:size]:
+            if ours[:size] != theirs[:size]:
                 return False
             left -= size
     return True

@@ -130,6 +130,17 @@ def test_rows_are_the_same_however_many_fit_into_a_block(monkeypatch: pytest.Mon
     assert whole[0].equal(old[[0, 0, 3]].double().mean(0).bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_block_in_which_no_id_has_text_is_the_mean(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(new_rows, "BLOCK_VALUES", 16)
+    old = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    average = new_rows.mean_row(old)
+    made = torch.cat(list(new_rows.weighted_rows(old, average, new_rows.mean_weights([[], [], [], [4, 5], []]))))
+    assert made.dtype == dtype
+    assert made[[0, 1, 2, 4]].equal(average.to(dtype).expand(4, 8))
+    assert made[3].equal(old[[4, 5]].double().mean(0).to(dtype))
+
+
 # --- by translation ----------------------------------------------------------------------------------------------------------------
 
 WORDS = {"الماء": "Water", "عاصمة": "capital", "المدينة": "week", "ية": "iron"}
