@@ -85,7 +85,8 @@ class IngestConfig(Section):
     max_set_aside_share: float = assumed(
         "a damaged source should stop a run", "share of broken records of a source above which the stage fails", 0.05, ge=0, le=1)
     max_document_bytes: int = assumed(
-        "bounds memory; the longest books have a few megabytes", "records with more bytes are set aside as oversized", 64_000_000, ge=1)
+        "bounds memory, of which a worker takes up to 50 bytes for each; the longest books have a few megabytes",
+        "records with more bytes are set aside as oversized", 32_000_000, ge=1)
 
 
 class AnonymiseConfig(Section):

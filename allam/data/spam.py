@@ -8,9 +8,13 @@ so each kind has a first check that proves it and costs a few nanoseconds a word
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
+
+import numpy as np
 
 RUN = 8  # words: 99% of books repeat fewer than 3% of their words in runs of eight, of news 9%; a short line said again and again repeats across its ends
+RUNS_AT_ONCE = 10_000
 MENU_LINES, MENU_WORDS, MENU_SEPARATORS = 6, 2, 3
 LONGEST_FURNITURE = 120  # characters of a line
 
@@ -107,16 +111,32 @@ def _long_stretches(numbers: Sequence[int]) -> Iterable[int]:
 
 
 def _runs(words: Sequence[str], repeated: Set[str]) -> list[int]:
-    """Where runs of RUN words begin that stood before. Such a run holds repeated words only, and few stretches of good prose do."""
+    """Where runs of RUN words begin that stood before. Such a run holds repeated words only, and few stretches of good prose do.
+
+    Runs are told apart by their hashes, 8 bytes each, and only those that share one are made and compared: of the ten million words of the longest
+    document, the runs themselves would take gigabytes.
+    """
     stretches = [match.span() for match in _REPEATED_RUN.finditer(bytes(map(repeated.__contains__, words)))]
-    grams = [gram for start, end in stretches for gram in zip(*(words[start + k:end] for k in range(RUN)), strict=False)]
-    if len(set(grams)) == len(grams):
+    if not stretches:
         return []
-    starts = [i for start, end in stretches for i in range(start, end - RUN + 1)]
+    hashes = np.fromiter(chain.from_iterable(map(hash, runs) for start, end in stretches for runs in _runs_within(words, start, end)), np.int64)
+    ordered = np.sort(hashes)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(shared):
+        return []
+    starts = np.concatenate([np.arange(start, end - RUN + 1) for start, end in stretches])
     seen: set[tuple[str, ...]] = set()
     found = []
-    for i, gram in zip(starts, grams, strict=True):
-        if gram in seen:
-            found.append(i)
-        seen.add(gram)
+    for start in starts[np.isin(hashes, shared)].tolist():
+        run = tuple(words[start:start + RUN])
+        if run in seen:
+            found.append(start)
+        seen.add(run)
     return found
+
+
+def _runs_within(words: Sequence[str], start: int, end: int) -> Iterator[Iterable[tuple[str, ...]]]:
+    """All runs between two words, those of some thousand words at once."""
+    for first in range(start, end - RUN + 1, RUNS_AT_ONCE):
+        last = min(end, first + RUNS_AT_ONCE + RUN - 1)
+        yield zip(*(words[first + k:last] for k in range(RUN)), strict=False)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from allam.data import spam
 from allam.data.config import FilterConfig, SourceConfig
 from allam.data.quality import measure
 from allam.data.rules import Decision, Rules
@@ -65,6 +68,16 @@ def test_a_run_of_seven_words_may_be_said_again_and_one_of_eight_may_not() -> No
     assert measure(f"{seven} once. {seven} twice.", "en").spam_ratio == 0
     assert measure(f"{seven} again, and {seven} again.", "en").spam_ratio == 0
     assert measure(f"{seven} again and {seven} again it", "en").spam_ratio == 8 / 18
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from("abc"), max_size=80), st.integers(1, 30))
+def test_the_runs_that_stood_before_are_found_however_long_text_is_cut(words: list[str], at_once: int) -> None:
+    runs = [tuple(words[i:i + spam.RUN]) for i in range(len(words) - spam.RUN + 1)]
+    repeated = {word for word in words if words.count(word) > 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spam, "RUNS_AT_ONCE", at_once)
+        assert spam._runs(words, repeated) == [i for i, run in enumerate(runs) if run in runs[:i]]
 
 
 def test_five_short_lines_are_a_stanza_and_six_a_menu() -> None:
