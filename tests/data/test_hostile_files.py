@@ -109,13 +109,12 @@ def test_every_row_of_a_csv_file_is_a_document_or_set_aside(rows: list[tuple[str
     out = io.StringIO(newline="")
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(["id", "text"])
-    rows = [(text if cells == 2 else "".join(text.split()), cells) for text, cells in rows]  # a wrong row costs one line; the next is read as a row again
     for text, cells in rows:
         writer.writerow([text] * cells)
     records = read_hostile("a.csv", out.getvalue().encode())
     good = [text.replace("\r\n", "\n") for text, cells in rows if cells == 2 and text.strip()]
     assert [text.replace("\r\n", "\n") for text in texts(records)] == good
-    assert len(records) >= len(rows)
+    assert len(records) == len(rows)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------------------
