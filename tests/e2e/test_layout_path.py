@@ -16,7 +16,7 @@ SMALLER = ("train.model.kv_heads=2", "align.curate.max_conversations=64", "align
 @pytest.mark.slow
 def test_all_training_stages_run_in_a_pipeline_of_divided_layers_and_the_exported_model_answers(tmp_path: Path) -> None:
     profile = tmp_path / "tp2pp2.yaml"
-    profile.write_text(json.dumps({"name": "tp2pp2", "device": "cpu", "ranks": 4, "tensor_parallel": 2, "pipeline_parallel": 2, "threads": 1}), encoding="utf-8")
+    profile.write_text(json.dumps({"name": "tp2pp2", "device": "cpu", "ranks": 4, "tensor_parallel": 2, "pipeline_parallel": 2, "threads": 1}), "utf-8")
     done = run(TINY, tmp_path / "store", "--cluster", profile, "--to", "export", *(word for setting in SMALLER for word in ("--set", setting)))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     made = {manifest["name"]: manifest for manifest in manifests(tmp_path / "store").values()}
