@@ -74,7 +74,7 @@ STAGES: dict[str, Stage] = {
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig, version=2, makes=_TOKENIZER),
     "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig, version=2, makes=_TOKENIZER),
     "fertility": Stage("tokenizer", "allam.tokenizer.fertility", FertilityConfig, makes=("fertility.json",)),
-    "pack": Stage("train", "allam.train.pack", PackConfig, makes=("packs/*/*/tokens.bin", "packs/*/*/index.npy")),
+    "pack": Stage("train", "allam.train.pack", PackConfig, version=2, makes=("packs/*/*/tokens.bin", "packs/*/*/index.npy")),
     "mix": Stage("train", "allam.train.mix", MixStageConfig, makes=("plan.json", "order_*.npy")),
     "import_model": Stage("train", "allam.train.import_model", ImportConfig, makes=_MODEL),
     "pretrain": Stage("train", "allam.train.pretrain", PretrainStageConfig, version=6, ranks=True, makes=_MODEL),

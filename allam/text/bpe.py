@@ -2,13 +2,19 @@
 
 No piece of a Llama-like model runs across the end of a word (`x▁`), of a line, or from a letter to a sign, so no merge does, and a text may be cut there.
 The parts are short, which is what makes this fast: where SentencePiece keeps a queue of all pairs of a text and spells each pair to look it up, here the
-pairs of a word lie side by side, are looked up as two numbers, and are looked through for the best one as often as they merge.
+pairs of a word lie side by side, are looked up as two numbers, and are looked through for the best one as often as they merge. Only what has no cut for
+long (a rule of dashes, a hash, Chinese) gets a queue, too.
 
-numba compiles it when it is first used (some seconds) and keeps the result beside this file, or where `NUMBA_CACHE_DIR` says.
+numba compiles it when it is first used (five seconds of a processor) and keeps the result beside this file, or where `NUMBA_CACHE_DIR` says; where it can't,
+each process compiles anew.
 """
 
 from __future__ import annotations
 
+import heapq
+import logging
+import math
+import pickle
 import unicodedata
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -17,12 +23,13 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core.caching import NullCache
 from sentencepiece import sentencepiece_model_pb2
 
 model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
 
 SPACE = "▁"  # U+2581, SentencePiece's sign for a space
-MAX_PART = 1024  # characters; the time of a part grows with the square of its length
+SHORT = 64  # symbols that are looked through for each merge, in a time that grows with the square of their number; more get a queue
 LETTER, BLANK, LINE_END, SIGN = range(4)  # what cuts a text into parts
 _CHARACTERS = 0x110000
 _FREE = -1  # a place of the table that is taken by no pair
@@ -32,7 +39,7 @@ IdArray = npt.NDArray[np.unsignedinteger[Any]]
 
 
 class Bpe:
-    """Encodes with the pieces of a model for which `is_exact_for` holds. Any number of threads may use it at once.
+    """Encodes as SentencePiece would with the pieces of a model for which `is_exact_for` holds. Any number of threads may use it at once.
 
     A symbol is the id of a piece, or of a character without one its code point behind the last id.
     """
@@ -55,10 +62,19 @@ class Bpe:
         for i, p in enumerate(proto.pieces):
             if p.type == kinds.BYTE:
                 self._bytes[int(p.piece[3:5], 16)] = i
-        self._table = _table(self._merges(ids, {piece: proto.pieces[i].score for piece, i in ids.items()}))
+        merges = self._merges(ids, {piece: (proto.pieces[i].score, math.copysign(1, proto.pieces[i].score)) for piece, i in ids.items()})
+        try:
+            self._table = _table(merges)
+            self.encode("a")
+        except (OSError, EOFError, pickle.UnpicklingError) as error:  # a full disk, or a file of the cache that was cut short
+            _keep_nothing(error)
+            self._table = _table(merges)
 
-    def _merges(self, ids: dict[str, int], scores: dict[str, float]) -> npt.NDArray[np.int64]:
-        """int64 [merges, 2]: the two symbols of each pair that makes a piece, and the piece with its rank (the best score is 0) before it, packed."""
+    def _merges(self, ids: dict[str, int], scores: dict[str, tuple[float, float]]) -> npt.NDArray[np.int64]:
+        """int64 [merges, 2]: the two symbols of each pair that makes a piece, and the piece with its rank (the best score's is 0) before it, packed.
+
+        Scores stand with their signs: SentencePiece gives the first merge that it learns -0, and puts that below 0.
+        """
         rank = {score: i for i, score in enumerate(sorted(set(scores.values()), reverse=True))}
         symbol = {chr(code): self.size + code for piece in ids for code in map(ord, piece)} | ids
         found: list[int] = []
@@ -68,12 +84,12 @@ class Bpe:
                     found += (left << 32 | right, rank[scores[piece]] << 32 | i)
         return np.array(found, np.int64).reshape(-1, 2)
 
-    def encode(self, text: str) -> IdArray | None:
-        """Ids of a text; None where a part of it is longer than `MAX_PART`. Raises `UnicodeEncodeError` on a lone surrogate."""
-        characters = np.frombuffer((self._prefix + text if text else "").encode("utf-32-le"), np.uint32)
+    def encode(self, text: str) -> IdArray:
+        """Ids of a text. Raises `UnicodeEncodeError` on a lone surrogate."""
+        characters = np.frombuffer((text if text == "" else self._prefix + text).encode("utf-32-le"), np.uint32)
         ids = np.empty(4 * len(characters), self._dtype)  # a character may become four bytes
         count = _encode(characters, self._symbols, self._cuts, self._table, self._bytes, self.size, ids)
-        return None if count < 0 else ids[:count].copy()
+        return ids[:count].copy()
 
 
 def is_exact_for(proto: Any) -> bool:
@@ -84,7 +100,7 @@ def is_exact_for(proto: Any) -> bool:
     if normalised.precompiled_charsmap or normalised.remove_extra_whitespaces or not normalised.escape_whitespaces:
         return False
     pieces = [p.piece for p in proto.pieces if p.type == kinds.NORMAL]
-    if any(p.type in (kinds.USER_DEFINED, kinds.UNUSED) or (len(p.piece) == 1 and p.type != kinds.NORMAL) for p in proto.pieces):
+    if any(p.type in (kinds.USER_DEFINED, kinds.UNUSED) or not math.isfinite(p.score) or (len(p.piece) == 1 and p.type != kinds.NORMAL) for p in proto.pieces):
         return False
     return SPACE in pieces and not any(SPACE in piece.lstrip(SPACE) or ("\n" in piece and len(piece) > 1) for piece in pieces)
 
@@ -106,6 +122,14 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # numba finds no such folder
         return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+def _keep_nothing(error: Exception) -> None:
+    """Goes on without numba's cache."""
+    for function in (_table, _merged, _encode, _merge, _merge_many, _spell):
+        function._cache = NullCache()  # type: ignore[attr-defined]
+    logging.getLogger(__name__).warning("numba can't keep or read what it compiled (%s): each process compiles anew, which takes some seconds. Empty the "
+                                        "folder __pycache__ beside %s, or set NUMBA_CACHE_DIR to a folder with room", error or type(error).__name__, __file__)
 
 
 @_compiled
@@ -139,8 +163,8 @@ def _merged(table: npt.NDArray[np.int64], left: int, right: int) -> int:
 @_compiled
 def _encode(characters: npt.NDArray[np.uint32], symbols_of: npt.NDArray[np.int32], cuts: npt.NDArray[np.uint8], table: npt.NDArray[np.int64],
             bytes_of: npt.NDArray[np.int64], size: int, ids: IdArray) -> int:
-    """Writes the ids of a text's characters to `ids`; returns their number, or -1 where a part is too long."""
-    symbols, merges = np.empty(MAX_PART, np.int64), np.empty(MAX_PART, np.int64)
+    """Writes the ids of a text's characters to `ids`; returns their number."""
+    symbols, merges = np.empty(len(characters), np.int64), np.empty(len(characters), np.int64)  # of one part, so that little of it is ever touched
     at, written = 0, 0
     while at < len(characters):
         start = at
@@ -152,11 +176,10 @@ def _encode(characters: npt.NDArray[np.uint32], symbols_of: npt.NDArray[np.int32
                 at += 1
         elif at == start:
             at += 1
-        if at - start > MAX_PART:
-            return -1
-        for i in range(at - start):
+        count = at - start
+        for i in range(count):
             symbols[i] = symbols_of[characters[start + i]]
-        for i in range(_merge(symbols, merges, at - start, table)):
+        for i in range(_merge(symbols, merges, count, table) if count <= SHORT else _merge_many(symbols, merges, count, table)):
             if symbols[i] < size:
                 ids[written] = symbols[i]
                 written += 1
@@ -185,6 +208,40 @@ def _merge(symbols: npt.NDArray[np.int64], merges: npt.NDArray[np.int64], count:
             merges[best - 1] = _merged(table, symbols[best - 1], symbols[best])
         if best < count - 1:
             merges[best] = _merged(table, symbols[best], symbols[best + 1])
+
+
+@_compiled
+def _merge_many(symbols: npt.NDArray[np.int64], merges: npt.NDArray[np.int64], count: int, table: npt.NDArray[np.int64]) -> int:
+    """What `_merge` does, by a queue of pairs: those that are gone or have changed since are passed over when their turn comes."""
+    after, before = np.arange(1, count + 1), np.arange(-1, count - 1)  # the neighbours that are left
+    merges[count - 1] = _FREE
+    queue = [np.int64(0) for _ in range(0)]
+    for i in range(count - 1):
+        merges[i] = _merged(table, symbols[i], symbols[i + 1])
+        if merges[i] != _FREE:
+            queue.append(merges[i] >> 32 << 32 | i)
+    heapq.heapify(queue)
+    while len(queue) > 0:
+        best = heapq.heappop(queue)
+        here = best & 0xFFFFFFFF
+        if merges[here] == _FREE or merges[here] >> 32 != best >> 32:
+            continue
+        gone = after[here]
+        symbols[here], merges[gone], after[here] = merges[here] & 0xFFFFFFFF, _FREE, after[gone]
+        symbols[gone] = _FREE
+        if after[here] < count:
+            before[after[here]] = here
+        for left in (before[here], here):
+            if left >= 0:
+                merges[left] = _merged(table, symbols[left], symbols[after[left]]) if after[left] < count else _FREE
+                if merges[left] != _FREE:
+                    heapq.heappush(queue, merges[left] >> 32 << 32 | left)
+    remaining = 0
+    for i in range(count):
+        if symbols[i] != _FREE:
+            symbols[remaining] = symbols[i]
+            remaining += 1
+    return remaining
 
 
 @_compiled

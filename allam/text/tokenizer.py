@@ -69,8 +69,7 @@ class Tokenizer:
     def encode_array(self, text: str) -> IdArray:
         """The ids of `encode` as an array of `dtype`, as packing wants them."""
         try:
-            ids = None if self._bpe is None else self._bpe.encode(text)
-            return np.array(self._by_library(text), self.dtype) if ids is None else ids
+            return np.array(self._by_library(text), self.dtype) if self._bpe is None else self._bpe.encode(text)
         except (RuntimeError, TypeError, UnicodeEncodeError):  # a lone surrogate; which error, depends on the library
             refuse_surrogates(text)
             raise
@@ -104,7 +103,9 @@ class Tokenizer:
 
 
 def refuse_surrogates(text: str) -> None:
-    """Raises `UserError` where a text holds a lone surrogate, with its place."""
+    """Raises `UserError` where a text holds a lone surrogate, with its place; what is no text is passed over."""
+    if not isinstance(text, str):
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -146,14 +146,15 @@ def _read(shard: Path) -> Iterator[list[Document]]:
 
 
 def _first_by_hash(documents: list[Document], limit: int) -> list[Document]:
-    """The documents of the smallest hashes that hold `limit` bytes together (one at least): the same choice however they are sharded."""
+    """The documents of the smallest hashes up to the one with which they hold more than `limit` bytes: what is behind it is never chosen, whatever else
+    is found, so that the choice is the same however documents are sharded."""
     chosen: list[Document] = []
     total = 0
     for document in sorted(documents, key=lambda d: (hashlib.blake2b(d.id.encode(), digest_size=8).digest(), d.id)):
-        total += len(document.text.encode())
-        if chosen and total > limit:
-            break
         chosen.append(document)
+        total += len(document.text.encode())
+        if total > limit:
+            break
     return chosen
 
 
@@ -163,11 +164,15 @@ def _write_lines(path: Path, documents: list[Document]) -> None:
 
 
 def _write_held_out(parts: list[Path], component: str, limit: int, out: Path) -> dict[str, int]:
-    """Joins the parts' held-out documents, again the first by hash up to the limit; returns their number and bytes."""
+    """Joins the parts' held-out documents, the first by hash that hold `limit` bytes (one at least); returns their number and bytes."""
     language, kind = component[:2], "translated" if component.endswith("translated") else "natural"
-    found = [Document(id=row["id"], text=row["text"], source="", language=language, domain=row["domain"], kind=kind)  # type: ignore[arg-type]
-             for part in parts for row in map(json.loads, (part / f"{component}.jsonl").read_text(encoding="utf-8").split("\n")[:-1])]
-    chosen = _first_by_hash(found, limit)
+    chosen: list[Document] = []
+    for part in parts:  # one after the other: together they would grow with the number of shards
+        rows = map(json.loads, (part / f"{component}.jsonl").read_text(encoding="utf-8").split("\n")[:-1])
+        found = [Document(id=row["id"], text=row["text"], source="", language=language, domain=row["domain"], kind=kind) for row in rows]  # type: ignore[arg-type]
+        chosen = _first_by_hash(chosen + found, limit)
+    if len(chosen) > 1 and sum(len(d.text.encode()) for d in chosen) > limit:
+        chosen.pop()
     (out / HELD_OUT).mkdir(exist_ok=True)
     _write_lines(out / HELD_OUT / f"{component}.jsonl", chosen)
     return {"documents": len(chosen), "bytes": sum(len(d.text.encode()) for d in chosen)}

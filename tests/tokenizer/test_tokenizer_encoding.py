@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, padding_token
 from allam.errors import UserError
-from allam.text.bpe import MAX_PART, is_exact_for
+from allam.text.bpe import SHORT, is_exact_for
 from allam.text.tokenizer import Tokenizer
 from allam.tokenizer import model
 
@@ -77,7 +80,7 @@ def test_base_and_arabic_tokenizers_have_no_pad_token_and_the_merged_one_has(tok
     assert set(merged.special) == {*BASE_SPECIALS, *CHAT_SPECIALS}
 
 
-@pytest.mark.parametrize("length", [MAX_PART - 1, MAX_PART, MAX_PART + 1, 5 * MAX_PART])
+@pytest.mark.parametrize("length", [SHORT - 1, SHORT, SHORT + 1, 5 * SHORT, 1000])
 def test_a_long_part_gets_the_ids_of_sentencepiece(merged: Tokenizer, reference: sentencepiece.SentencePieceProcessor, length: int) -> None:
     text = f"one {'العاصمةcapital' * (length // 14 + 1)}"[:4 + length] + " two"
     assert merged.encode(text) == reference.encode(text)
@@ -100,6 +103,8 @@ def test_a_piece_of_letter_and_sign_keeps_texts_from_being_cut_between_them(toke
 
 ADDED = {
     "two pieces of one score, of which the first in the text goes first": [("xq", -1.0, model.NORMAL), ("qx", -1.0, model.NORMAL)],
+    "a score of 0, above the -0 of the first merge that was learnt": [("xq", -0.0, model.NORMAL), ("qx", 0.0, model.NORMAL)],
+    "a score that is no number, which keeps SentencePiece at work": [("xq", float("-inf"), model.NORMAL)],
     "a character that is a piece only beside another": [("中文", -1.0, model.NORMAL), ("😀😀", -2.0, model.NORMAL)],
     "a piece of several words, which keeps SentencePiece at work": [("x▁q", -1.0, model.NORMAL)],
     "a piece that is matched before any merge": [("xqx", 0.0, model.model_pb2.ModelProto.SentencePiece.USER_DEFINED)],
@@ -116,7 +121,28 @@ def test_unusual_pieces_give_sentencepieces_ids(tokenizers: dict[str, Path], add
     tokenizer, reference = Tokenizer(data), sentencepiece.SentencePieceProcessor(model_proto=data)
     for text in ("xqxqx qxqx", "x q x qx", "中文 中 文中文", "😀😀😀 😀", "the capital xqx, (qx.)"):
         assert tokenizer.encode(text) == reference.encode(text), text
-    assert is_exact_for(proto) == (all(kind == model.NORMAL for *_, kind in added) and "▁" not in added[0][0][1:])
+    assert is_exact_for(proto) == all(kind == model.NORMAL and score > float("-inf") and "▁" not in piece for piece, score, kind in added)
+
+
+@pytest.mark.parametrize("damage", ["full", pytest.param("cut short", marks=pytest.mark.slow)])
+def test_a_cache_that_cannot_be_used_costs_time_and_nothing_else(tokenizers: dict[str, Path], reference: sentencepiece.SentencePieceProcessor,
+                                                                 tmp_path: Path, damage: str) -> None:
+    program = f"from allam.text.tokenizer import Tokenizer; print(Tokenizer.load({str(tokenizers['merged'])!r}).encode('the capital'))"
+    small_files = ("import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+                   if damage == "full" else "")
+
+    def ask() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", small_files + program], env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True,
+                              text=True, timeout=300)
+
+    if damage == "cut short":
+        ask()
+        for file in tmp_path.rglob("*.nb*"):
+            file.write_bytes(file.read_bytes()[:10])
+    done = ask()
+    assert done.stdout.strip() == str(reference.encode("the capital")), done.stderr
+    assert "each process compiles anew" in done.stderr
+    assert "NUMBA_CACHE_DIR" in done.stderr
 
 
 def test_fingerprints_differ_between_tokenizers_and_stay_the_same_for_one(tokenizers: dict[str, Path]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allam.documents import is_held_out, read_documents
+from allam.documents import Document, is_held_out, read_documents
 from allam.errors import UserError
 from allam.section import HeldOut
 from allam.text.tokenizer import Tokenizer
@@ -84,6 +84,22 @@ def test_held_out_text_is_written_for_all_components_whatever_is_packed(tmp_path
 def test_held_out_text_stays_below_its_limit(tmp_path: Path, corpus: dict[str, Path], base_tokenizer: Path) -> None:
     metrics = run_pack(corpus, base_tokenizer, tmp_path, held_out_bytes=200)
     assert all(0 < held_out["bytes"] <= 200 for held_out in metrics["held_out"].values())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.lists(st.integers(0, 3), min_size=12, max_size=12), st.integers(1, 120))
+def test_what_is_held_out_does_not_depend_on_the_shards(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], shards: list[int], limit: int) -> None:
+    documents = [Document(f"d{i}", "x" * size, "s", "en", "web", "natural") for i, size in enumerate(sizes)]
+
+    def chosen(parts: list[list[Document]]) -> str:
+        out = tmp_path_factory.mktemp("held_out")
+        for i, part in enumerate(parts):
+            (out / str(i)).mkdir()
+            pack._write_lines(out / str(i) / "en.jsonl", pack._first_by_hash(part, limit))
+        pack._write_held_out([out / str(i) for i in range(len(parts))], "en", limit, out)
+        return (out / "held_out" / "en.jsonl").read_text()
+
+    assert chosen([documents]) == chosen([[d for d, shard in zip(documents, shards, strict=False) if shard == s] for s in range(4)])
 
 
 def test_packing_goes_on_after_the_shards_that_are_done(tmp_path: Path, corpus: dict[str, Path], merged_tokenizer: Path, packed: Path,
