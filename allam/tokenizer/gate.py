@@ -215,8 +215,20 @@ def fertility_kept(before: Tokenizer, alone: Tokenizer, after: Tokenizer, lines:
         findings.append(Finding(
             f"tokens of {name}, over the {'Arabic-only tokenizer' if name == 'arabic' else 'base'}'s", ours / max(1, theirs), len(texts),
             "exactly 1" if name != "arabic" else f"at most {1 + most:g}", held, () if held else tuple(_dearest(after, peer, texts)),
-            "see which characters cost more: tokenizer.arabic.alphabet `mergeable` trains on those that the merged tokenizer can have"))
+            "" if held else _cheaper(after, alone, texts) if name == "arabic" else "set tokenizer.merged.arabic_script_only to true"))
     return findings
+
+
+def _cheaper(after: Tokenizer, alone: Tokenizer, texts: list[str]) -> str:
+    """What to do about Arabic that costs too much: which characters the Arabic-only tokenizer has pieces of that the merged one can't have."""
+    known = set(after.pieces(range(after.vocab_size)))
+    lacking = {piece for text in texts for piece in alone.pieces(alone.encode(text)) if piece not in known}
+    signs = sorted({c for piece in lacking for c in piece if c not in (SPACE, " ", "\ufffd") and not has_arabic(c)})
+    if not signs:
+        return "train on more Arabic, or raise tokenizer.merged.max_fertility_excess"
+    named = ", ".join(f"U+{ord(c):04X} {c!r}" for c in signs[:SHOWN]) + (f" and {len(signs) - SHOWN} more" if len(signs) > SHOWN else "")
+    return (f"the Arabic-only tokenizer has {len(lacking)} pieces, with the characters {named}, that can't be merged: set tokenizer.arabic.alphabet to "
+            "mergeable, so that others take their place")
 
 
 def _dearest(after: Tokenizer, peer: Tokenizer, texts: list[str]) -> list[str]:

@@ -32,10 +32,12 @@ def training_lines(folders: Iterable[Path], language: str, limit: int, seed: int
         yield line
 
 
-def train(lines: Iterable[str], vocab_size: int, character_coverage: float, field: str, required: str = "") -> tuple[bytes, dict[str, int]]:
+def train(lines: Iterable[str], vocab_size: int, character_coverage: float, field: str, required: str = "",
+          at_most: bool = False) -> tuple[bytes, dict[str, int]]:
     """Trains a model; returns its file's bytes and the counts of lines and characters read.
 
-    `field` names the recipe's section in errors; the characters of `required` get a piece each however rare they are.
+    `field` names the recipe's section in errors; the characters of `required` get a piece each however rare they are. Where `at_most`, a text that doesn't
+    give `vocab_size` pieces gives a smaller model in place of an error.
     """
     counted, file = _Counted(lines), io.BytesIO()
     try:
@@ -44,7 +46,7 @@ def train(lines: Iterable[str], vocab_size: int, character_coverage: float, fiel
             byte_fallback=True, split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True,
             allow_whitespace_only_pieces=True, split_by_unicode_script=True, split_by_whitespace=True, split_by_number=True,
             max_sentencepiece_length=16, required_chars=required, input_sentence_size=0, shuffle_input_sentence=False, num_threads=_THREADS, minloglevel=2,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
+            hard_vocab_limit=not at_most, unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
     except RuntimeError as error:
         if not counted.lines:
             raise UserError(f"{field}: no line of text to train on", "give data.sources some text of this language outside the held-out share") from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -15,6 +18,7 @@ from allam.errors import UserError
 from allam.section import FileRef, HeldOut
 from allam.tokenizer import arabic, base, model, sampling, training
 from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig
+from allam.tokenizer.script import is_arabic_piece
 
 OUTPUTS = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "summary.json")
 
@@ -105,6 +109,91 @@ def test_a_rare_arabic_letter_of_the_base_is_a_piece_of_the_arabic_tokenizer_and
         arabic.run(ArabicTokenizerConfig(vocab_size=320, alphabet=alphabet), inputs, tmp_path / alphabet)  # type: ignore[arg-type]
         pieces = model.normal_pieces(model.read(tmp_path / alphabet / "tokenizer.model"))
         assert ("ک" in pieces, "🌹" in pieces) == (letter, emoji)
+
+
+RLM = "\u200f"
+
+
+@pytest.fixture(scope="module")
+def marked(tokenizers: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Path]:
+    """Real Arabic with a direction mark at every full stop, and a base that has the mark; the stage's inputs, and the folder of what it trained."""
+    folder = tmp_path_factory.mktemp("marked")
+    inputs = tokenizers | {name: folder / name for name in ("natural", "translated", "base")}
+    texts = [d.text.replace(".", f"{RLM}.{RLM}").replace("،", f"»، {RLM}") for d in read_documents(tokenizers["natural"] / "documents") if d.language == "ar"]
+    write_documents(shard_path(inputs["natural"] / "documents", "s", 0), [
+        Document(str(i), text, "s", "ar", "web", "natural") for i, text in enumerate(texts)])
+    proto = model.read(tokenizers["base"] / "tokenizer.model")
+    for number, sign in enumerate((RLM, "»")):
+        proto.pieces.add(piece=sign, score=-9000.0 - number, type=model.NORMAL)
+    inputs["base"].mkdir()
+    (inputs["base"] / "tokenizer.model").write_bytes(model.serialise(proto))
+    (folder / "arabic").mkdir()
+    arabic.run(ArabicTokenizerConfig(vocab_size=700), inputs, folder / "arabic")
+    return inputs, folder / "arabic"
+
+
+def test_pieces_of_signs_that_the_base_lacks_give_way_to_pieces_that_can_be_merged(marked: tuple[dict[str, Path], Path], tmp_path: Path) -> None:
+    inputs, folder = marked
+    proto, base = model.read(folder / "tokenizer.model"), model.normal_pieces(model.read(inputs["base"] / "tokenizer.model"))
+    pieces = model.normal_pieces(proto)
+    assert len(proto.pieces) == proto.trainer_spec.vocab_size == 700
+    assert {RLM, "»"} <= pieces.keys()
+    assert all(len(piece) == 1 or is_arabic_piece(piece) or piece in base for piece in pieces)
+    assert list(pieces.values()) == [-float(i) for i in range(len(pieces))]
+    assert json.loads((folder / "summary.json").read_text())["unmergeable_pieces"] > 0
+    arabic.run(ArabicTokenizerConfig(vocab_size=700, alphabet="all"), inputs, tmp_path)
+    assert any(RLM in piece and len(piece) > 1 for piece in model.normal_pieces(model.read(tmp_path / "tokenizer.model")))
+
+
+def test_no_piece_becomes_unreachable_by_what_was_dropped(marked: tuple[dict[str, Path], Path]) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(marked[1] / "tokenizer.model"))
+    begin = processor.encode("\n", out_type=str)
+    for piece in model.normal_pieces(model.read(marked[1] / "tokenizer.model")):
+        assert processor.encode("\n" + piece.replace("▁", " "), out_type=str) == [*begin, piece]
+
+
+def test_a_piece_that_only_a_dropped_one_leads_to_is_dropped_too(tokenizers: dict[str, Path]) -> None:
+    proto = model.read(tokenizers["base"] / "tokenizer.model")
+    for number, piece in enumerate((RLM, "»", f"»{RLM}", f"»{RLM}»")):
+        proto.pieces.add(piece=piece, score=-9000.0 - number, type=model.NORMAL)
+    base = set(model.normal_pieces(proto)) - {f"»{RLM}"}
+    assert set(model.normal_pieces(arabic.only_mergeable(proto, base))) == base - {f"»{RLM}»"}
+
+
+def test_dropping_the_last_merges_is_training_for_fewer_pieces(corpus: dict[str, Path]) -> None:
+    more, fewer = (training.train(training.training_lines(folders(corpus), "ar", 2000, 0, HeldOut()), size, 0.9995, "t")[0] for size in (800, 700))
+    cut = arabic.first_merges(model.parse(more, "more"), 700)
+    assert model.normal_pieces(cut) == model.normal_pieces(model.parse(fewer, "fewer"))
+
+
+def test_training_again_with_more_gives_as_many_pieces_where_a_first_surplus_is_too_small(
+        marked: tuple[dict[str, Path], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, _ = marked
+    asked: list[int] = []
+    train = training.train
+
+    def noted(lines: Iterable[str], vocab_size: int, *rest: Any, **more: Any) -> tuple[bytes, dict[str, int]]:
+        asked.append(vocab_size)
+        return train(lines, vocab_size, *rest, **more)
+
+    monkeypatch.setattr(training, "train", noted)
+    lines = [*training.training_lines(folders(inputs), "ar", 10**6, 0, HeldOut()),
+             *(f"{a}{b}{a} {b}{b}{a}" for a in RLM + "»" for b in ".,:-" for _ in range(99))]
+    data, counts = arabic.train_mergeable(lambda: lines, ArabicTokenizerConfig(vocab_size=700),
+                                          {p for p in model.normal_pieces(model.read(inputs["base"] / "tokenizer.model")) if len(p) == 1})
+    assert len(model.parse(data, "m").pieces) == 700
+    assert asked == [716, 764]
+    assert counts["unmergeable_pieces"] > 16
+
+
+def test_a_text_that_just_suffices_needs_no_surplus(tokenizers: dict[str, Path]) -> None:
+    lines = ["قال نعم ثم قال لا"] * 3
+    most = len(model.parse(training.train(lines, 10_000, 1.0, "t", at_most=True)[0], "m").pieces)
+    config = ArabicTokenizerConfig(vocab_size=300, character_coverage=1.0)
+    data, _ = arabic.train_mergeable(lambda: lines, config.model_copy(update={"vocab_size": most}), set("▁ "))
+    assert len(model.parse(data, "m").pieces) == most
+    with pytest.raises(UserError, match=f"they give {most} that can be merged"):
+        arabic.train_mergeable(lambda: lines, config.model_copy(update={"vocab_size": most + 1}), set("▁ "))
 
 
 def test_a_corpus_without_the_language_is_named(tmp_path: Path) -> None:
