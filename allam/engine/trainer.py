@@ -112,7 +112,7 @@ class Trainer:
         layout = lay_out(model, self.ranks)
         self._new_rows_steps = new_rows_first.steps if new_rows_first else 0
         self._only_new_rows = OnlyNewRows(model, new_rows_first.first_row) if new_rows_first else None
-        model.to(self.ranks.device).train()  # type: ignore[arg-type]
+        model.train()
         make_loss_head(model)
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout,
                                offload=self.profile.offload_optimizer)

@@ -46,22 +46,24 @@ class _Calls(nn.Module):
 
 
 class ZeroModel:
-    """`model` in DeepSpeed's hands: forward, backward, clipped AdamW steps, and fp32 state by parameter name."""
+    """`model`, in fp32 on the CPU, in DeepSpeed's hands on the rank's device: forward, backward, clipped AdamW steps, and fp32 state by parameter name."""
 
     def __init__(self, model: nn.Module, settings: OptimizerSettings, *, precision: str, zero_stage: int, micro_steps: int, layout: Layout,
                  offload: bool = False) -> None:
         self.module, self.layout, self.clip_norm = model, layout, settings.clip_norm
         ranks = layout.ranks
         self.names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        masters = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in self.names.items()} if precision == "bf16" else {}
+        masters = {name: p.detach() for name, p in self.names.items()} if precision == "bf16" else {}  # the model's own, in fp32 on the CPU
         # DeepSpeed has no stage 0 that adds bf16 gradients up in fp32; stage 1 does the same arithmetic
         self.stage = max(1, zero_stage) if precision == "bf16" else zero_stage
         self._own_clipping = self.stage == 0  # DeepSpeed clips fp32 without ZeRO but doesn't tell the norm
         quiet_libraries()
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else compiled at the first start: 30 s, and a compiler needed
+        config = self._config(precision, micro_steps, ranks.replicas, offload)
+        optimizer = _adamw(self.names, settings)  # before ZeRO-3 takes the parameters' shapes
+        self._place(model, torch.bfloat16 if precision == "bf16" else torch.float32, config)
         self.engine, *_ = deepspeed.initialize(
-            model=_Calls(model), optimizer=_adamw(self.names, settings, ranks.device), dist_init_required=False, mpu=layout.groups,
-            config=self._config(precision, micro_steps, ranks.replicas, offload))
+            model=_Calls(model), optimizer=optimizer, dist_init_required=False, mpu=layout.groups, config=config)
         self._decays = [group["weight_decay"] for group in self.engine.optimizer.param_groups]
         self._make_moments()
         self._refuse: Callable[[float], bool] | None = None
@@ -69,6 +71,17 @@ class ZeroModel:
         self._let_steps_be_refused()
         for name, value in masters.items():
             safe_set_full_fp32_param(self.names[name], value.to(ranks.device))
+
+    def _place(self, model: nn.Module, dtype: torch.dtype, config: dict[str, Any]) -> None:
+        """Moves the model to the rank's device; under ZeRO-3 parameter by parameter, each leaving its share there: it never lies there whole."""
+        device, groups = self.layout.ranks.device, self.layout.groups
+        if self.stage < 3:
+            model.to(device)
+            return
+        deepspeed.zero.Init(module=model, data_parallel_group=None if groups is None else groups.get_data_parallel_group(), dtype=dtype,
+                            config_dict_or_path=config, mpu=groups)
+        for buffer in model.buffers():
+            buffer.data = buffer.data.to(device)
 
     def _config(self, precision: str, micro_steps: int, replicas: int, offload: bool) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -240,7 +253,7 @@ class ZeroModel:
             optimizer.update_lp_params()
 
 
-def _adamw(names: dict[str, nn.Parameter], settings: OptimizerSettings, device: torch.device) -> torch.optim.AdamW:
+def _adamw(names: dict[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW that decays matrices (embeddings among them, as Llama does) and leaves norms and biases alone."""
     matrices = [p for p in names.values() if p.ndim >= 2]
     vectors = [p for p in names.values() if p.ndim < 2]
