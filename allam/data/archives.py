@@ -20,8 +20,10 @@ from isal import isal_zlib
 
 from allam.remote import Place, open_place
 
-BLOCK = 1 << 18  # bytes read from disk at once
-CHUNK = 1 << 20  # bytes unpacked at once: an archive that unpacks to a thousand times its size costs no more memory than any other
+BLOCK = 1 << 16  # bytes read from disk at once
+CHUNK = 1 << 20  # bytes handed over at once: an archive that unpacks to a thousand times its size costs no more memory than any other
+STEP = 1 << 13  # bytes unpacked by one call: what is lost where the call finds damage
+GZIP_STEP = 1 << 11  # bytes handed to ISA-L by one call: it unpacks ahead, so that its output tells nothing of how far it is
 ZSTD_BLOCK = 1 << 12  # its decompressor has no output limit: 4 kB of input unpack to 128 MB at the very worst
 EXCERPT_BYTES = 800
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
@@ -112,21 +114,45 @@ def _chunks(place: Place, on_read: Callable[[int], None]) -> Iterator[bytes]:
             while data := read(CHUNK):
                 yield data
             return
-        for chunk in _unpack(read, ZSTD_BLOCK if ending == ".zst" else BLOCK, _UNPACKERS[ending]):
+        for chunk in _gathered(_unpack(read, ZSTD_BLOCK if ending == ".zst" else BLOCK, _UNPACKERS[ending])):
             unpacked += len(chunk)
             if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
                 raise BombError
             yield chunk
 
 
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces put together to about a megabyte; all that came before an error is given before the error."""
+    waiting, size = list[bytes](), 0
+    try:
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= CHUNK:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+    except (TruncatedError, UnreadableError):
+        if waiting:
+            yield b"".join(waiting)
+        raise
+    if waiting:
+        yield b"".join(waiting)
+
+
 class _Gzip:
     def __init__(self) -> None:
         self._inner = isal_zlib.decompressobj(wbits=31)
+        self.unused = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while data:
-            yield self._inner.decompress(data, CHUNK)
-            data = self._inner.unconsumed_tail
+        for start in range(0, len(data), GZIP_STEP):
+            piece = data[start: start + GZIP_STEP]
+            while piece:
+                yield self._inner.decompress(piece, CHUNK)
+                piece = self._inner.unconsumed_tail
+            if self._inner.eof:
+                self.unused = self._inner.unused_data + data[start + GZIP_STEP:]
+                return
 
     def rest(self) -> bytes:
         return self._inner.flush()
@@ -134,10 +160,6 @@ class _Gzip:
     @property
     def eof(self) -> bool:
         return self._inner.eof
-
-    @property
-    def unused(self) -> bytes:
-        return self._inner.unused_data
 
 
 class _Limited:
@@ -147,9 +169,9 @@ class _Limited:
         self._inner = make()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        yield self._inner.decompress(data, CHUNK)
+        yield self._inner.decompress(data, STEP)
         while not self._inner.eof and not self._inner.needs_input:
-            yield self._inner.decompress(b"", CHUNK)
+            yield self._inner.decompress(b"", STEP)
 
     def rest(self) -> bytes:
         return b""
@@ -169,7 +191,7 @@ class _Zstd:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         unpacked = self._inner.decompress(data)
-        for start in range(0, len(unpacked), CHUNK):
+        for start in range(0, len(unpacked), CHUNK):  # 4 kB of a bomb may be many megabytes
             yield unpacked[start: start + CHUNK]
 
     def rest(self) -> bytes:

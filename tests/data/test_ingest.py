@@ -6,7 +6,9 @@ import bz2
 import gzip
 import json
 import lzma
+import random
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -93,6 +95,25 @@ def test_a_truncated_archive_keeps_its_complete_documents(tmp_path: Path) -> Non
     assert metrics["set_aside"] == {"truncated": 1}
     assert 200 < metrics["out"] == metrics["in"] - 1
     assert set_aside(tmp_path / "out")[0]["line"] == metrics["in"]
+
+
+def damaged_archives(data: bytes) -> dict[str, bytes]:
+    """The data packed, with nonsense from the middle on (that of deflate begins with a kind of block that there is none of)."""
+    deflate = zlib.compressobj(wbits=31)
+    half = deflate.compress(data[: len(data) // 2]) + deflate.flush(zlib.Z_FULL_FLUSH)
+    xz = lzma.compress(data)
+    return {".gz": half + b"\xff" * 100, ".xz": xz[: len(xz) // 2] + bytes(255 - byte for byte in xz[len(xz) // 2:])}
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz"])
+def test_a_damaged_archive_keeps_what_stands_before_the_damage_however_small_it_is(tmp_path: Path, ending: str) -> None:
+    texts = ["".join(random.Random(i).choices("abcdefgh ", k=1000)) for i in range(100)]
+    (tmp_path / f"a.jsonl{ending}").write_bytes(damaged_archives(json_lines(texts))[ending])
+    metrics = ingest(tmp_path, tmp_path / "out", path=f"a.jsonl{ending}")["funnel"]["s"]
+    kept = [d.text for d in documents(tmp_path / "out")]
+    assert kept == texts[: len(kept)]
+    assert 35 <= len(kept) <= 51
+    assert metrics["set_aside"] == {"unreadable": 1}
 
 
 def test_broken_lines_are_set_aside_with_file_line_and_reason(tmp_path: Path) -> None:
