@@ -1,4 +1,4 @@
-"""What a training writes down as it goes: metrics.jsonl (each step), evals.jsonl (each evaluation) and telemetry.jsonl (speed, every few seconds), the
+"""What a training writes down as it goes: metrics.jsonl (each step), evals.jsonl (each evaluation) and telemetry.jsonl (speed, each step), the
 same to the trackers that the profile names, and which evaluation was the best so far.
 
 Metrics and evaluations are functions of the step, so that a resumed run writes them as an undisturbed one does; speeds are not, and stand apart.
@@ -24,7 +24,6 @@ from allam.engine.model import flops_per_token
 from allam.engine.trackers import flat, open_trackers
 
 METRICS, EVALS, TELEMETRY = "metrics.jsonl", "evals.jsonl", "telemetry.jsonl"
-SECONDS_BETWEEN_TELEMETRY = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Journal:
         self._config, self._ranks, self._profile = model.config, ranks, profile
         self._logs = {name: JsonLines(work / name, ranks.first) for name in (METRICS, EVALS, TELEMETRY)}
         self._best_step, self._fewest_bits = 0, math.inf
-        self._speed: _Speed | None = None
+        self._speed = _Speed(time.monotonic(), 0, 0.0)
         self._waited = 0.0
         self._track: Any = None
 
@@ -71,15 +70,17 @@ class Journal:
 
     # --- what is written -------------------------------------------------------------------------------------------------------
 
-    def add_metrics(self, row: dict[str, Any], sequence_length: float, last: bool) -> None:
-        """A step's line of metrics, and, every few seconds and at the `last` step, one of telemetry."""
+    def start(self) -> None:
+        """Steps begin: the first one's time counts from now."""
+        rows = self.metrics()
+        self._speed = _Speed(time.monotonic(), int(rows[-1]["tokens"]) if rows else 0, self._waited)
+
+    def add_metrics(self, row: dict[str, Any], sequence_length: float) -> None:
+        """A step's line of metrics, and one of telemetry. That costs no synchronisation: the step's own has read the loss from the device."""
         self._add(METRICS, row)
         now, tokens = time.monotonic(), int(row["tokens"])
-        if self._speed is None:  # the first step of a process warms up
-            self._speed = _Speed(now, tokens, self._waited)
-        elif now - self._speed.time >= SECONDS_BETWEEN_TELEMETRY or last:
-            self._add(TELEMETRY, {"step": row["step"], "tokens": tokens, **self._telemetry(self._speed, now, tokens, sequence_length)})
-            self._speed = _Speed(now, tokens, self._waited)
+        self._add(TELEMETRY, {"step": row["step"], "tokens": tokens, **self._telemetry(self._speed, now, tokens, sequence_length)})
+        self._speed = _Speed(now, tokens, self._waited)
 
     def add_eval(self, step: int, tokens: int, **values: Any) -> None:
         """A measurement after `step` steps (0: before the first)."""
@@ -97,13 +98,14 @@ class Journal:
             self._waited += time.monotonic() - start
 
     def _telemetry(self, since: _Speed, now: float, tokens: int, sequence_length: float) -> dict[str, float]:
-        """Speed since the last line: tokens a second over all ranks, TFLOP/s a device, utilisation of the profile's peak, peak memory of this rank,
-        and the share of the time that this rank waited for data."""
-        seconds = max(now - since.time, 1e-9)
+        """Since the last line: seconds (with what was measured or saved between the steps), tokens a second over all ranks, TFLOP/s a device, utilisation
+        of the profile's peak, peak memory of this rank, and the seconds, and their share, that this rank waited for data."""
+        seconds, waited = max(now - since.time, 1e-9), self._waited - since.waited
         rate = (tokens - since.tokens) / seconds
         tflops = rate * flops_per_token(self._config, self.parameters, sequence_length) / self._ranks.world_size / 1e12
-        return {"tokens_per_second": round(rate, 1), "tflops_per_device": short(tflops), "utilisation": short(tflops / self._profile.peak_tflops),
-                "peak_memory_bytes": peak_memory_bytes(self._ranks.device), "data_wait_share": round((self._waited - since.waited) / seconds, 4)}
+        return {"seconds": short(seconds), "tokens_per_second": round(rate, 1), "tflops_per_device": short(tflops),
+                "utilisation": short(tflops / self._profile.peak_tflops), "peak_memory_bytes": peak_memory_bytes(self._ranks.device),
+                "data_wait_seconds": short(waited), "data_wait_share": round(waited / seconds, 4)}
 
     def _add(self, name: str, row: dict[str, Any]) -> None:
         self._logs[name].add(row)

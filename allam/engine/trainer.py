@@ -130,6 +130,7 @@ class Trainer:
         with self._heeding_sigterm(), Progress("steps", self.total_steps, done=self.start_step, what=self.what) as progress:
             if self._roll_back_steps and not self.start_step:
                 self.save(0)
+            self.journal.start()
             for step in range(self.start_step, self.total_steps):
                 self._step, self._result = step, None
                 yield step
@@ -337,7 +338,7 @@ class Trainer:
                                   "remove the folder to start this stage anew")
 
     def log(self, tokens: int, sequence_length: float, **more: Any) -> None:
-        """Writes the last step's line of metrics.jsonl, marked where loss or gradient norm spiked; every few seconds one of telemetry.jsonl.
+        """Writes the last step's line of metrics.jsonl, marked where loss or gradient norm spiked, and that of telemetry.jsonl.
 
         `tokens` counts from the start of training; `sequence_length` is the (mean) length that attention ran over, for the count of FLOPs.
         """
@@ -348,7 +349,7 @@ class Trainer:
         if spikes := self._monitor.add(row):
             row["spikes"] = spikes
         row |= result.answer
-        self.journal.add_metrics(row, sequence_length, last=result.step + 1 == self.total_steps)
+        self.journal.add_metrics(row, sequence_length)
 
     def finish(self, out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Copies the logs to the artifact, and the checkpoints that are kept for good; returns the rows of metrics.jsonl (none on all ranks

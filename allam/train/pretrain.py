@@ -21,6 +21,7 @@ from allam.artifacts import write_json
 from allam.cluster import ClusterProfile
 from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.device import join
+from allam.engine.journal import short
 from allam.engine.loss import document_positions, summed_loss
 from allam.engine.model import load_model, new_model, save_model
 from allam.engine.new_rows_only import NewRowsFirst
@@ -68,13 +69,12 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
 
     if trainer.start_step == 0 and not trainer.journal.evals():  # a checkpoint of step 0 has it already
         evaluate(0)
-    loss = _loss_by_component(windows, trainer, None if phase.attend_across_documents else tokenizer.bos_id)
+    loss = _loss_by_domain(windows, trainer, None if phase.attend_across_documents else tokenizer.bos_id)
     for step in trainer.steps():
         batch = list(range(step * phase.global_batch, (step + 1) * phase.global_batch))
         result = trainer.step(batch, loss, denominator=tokens_a_step,
                               describe=lambda numbers: documents_of(windows, inputs["pack"], numbers))
-        trainer.log((step + 1) * tokens_a_step, windows.length, loss_by_component={
-            c: float(f"{result.sums[c] / result.sums[f'{c}_tokens']:.6g}") for c in windows.components if result.sums[f"{c}_tokens"]})
+        trainer.log((step + 1) * tokens_a_step, windows.length, **_means(windows, batch, result.sums))
         if phase.eval_every and (step + 1) % phase.eval_every == 0 and step + 1 < trainer.total_steps:
             evaluate(step + 1)
     evaluate(trainer.total_steps)
@@ -118,9 +118,10 @@ def _watch_english(profile: ClusterProfile, evals: list[dict[str, Any]], step: i
     print(f"warning: {told}", flush=True)
 
 
-def _loss_by_component(windows: Windows, trainer: Trainer,
-                       bos_id: int | None) -> Callable[[PreTrainedModel, list[int]], tuple[Tensor, dict[str, Tensor]]]:
-    """The sum of token losses of a micro-batch of sequence numbers, and its parts by language and kind. With `bos_id` attention stays within documents."""
+def _loss_by_domain(windows: Windows, trainer: Trainer,
+                    bos_id: int | None) -> Callable[[PreTrainedModel, list[int]], tuple[Tensor, dict[str, Tensor]]]:
+    """The sum of token losses of a micro-batch of sequence numbers, and its parts by domain. With `bos_id` attention stays within documents."""
+    names = _names(windows)
 
     def loss(model: PreTrainedModel, numbers: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         with trainer.journal.waiting_for_data():
@@ -129,15 +130,29 @@ def _loss_by_component(windows: Windows, trainer: Trainer,
         positions_BT = None if bos_id is None else document_positions(ids_BT, bos_id)
         total, losses_BT = summed_loss(model, ids_BT, tokens[:, 1:], positions_BT=positions_BT)
         losses_B = losses_BT.sum(dim=1)
-        components_B = torch.tensor([windows.component(i) for i in numbers], device=losses_B.device)
-        sums = {}
-        for i, name in enumerate(windows.components):
-            here = components_B == i
-            sums[name] = losses_B[here].sum()
-            sums[f"{name}_tokens"] = here.sum() * windows.length
-        return total, sums
+        domains_B = torch.tensor(windows.domain_N[numbers].tolist()).to(losses_B.device)
+        here_BD = domains_B[:, None] == torch.arange(len(names), device=losses_B.device)
+        sums_D = torch.where(here_BD, losses_B.double()[:, None], 0.0).sum(dim=0)  # in this order always, where index_add's on a GPU is any
+        return total, dict(zip(names, sums_D.unbind(), strict=True))
 
     return loss
+
+
+def _names(windows: Windows) -> list[str]:
+    return [f"{component}/{domain}" for component, domain in windows.domains]
+
+
+def _means(windows: Windows, batch: list[int], sums: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The mean loss of a token in a batch's sequences, whose `sums` are by domain: by language and kind, and by domain; without those that it has none of."""
+    counts = np.bincount(windows.domain_N[batch], minlength=len(windows.domains))
+    found: dict[str, list[tuple[float, int]]] = {}
+    for (component, _), name, count in zip(windows.domains, _names(windows), counts, strict=True):
+        if count:
+            found.setdefault(component, []).append((sums[name], int(count)))
+            found[name] = [(sums[name], int(count))]
+    means = {name: short(sum(s for s, _ in parts) / (sum(n for _, n in parts) * windows.length)) for name, parts in found.items()}
+    return {"loss_by_component": {c: means[c] for c in windows.components if c in means},
+            "loss_by_domain": {name: means[name] for name in _names(windows) if name in means}}
 
 
 def read_held_out(pack: Path) -> dict[str, list[str]]:

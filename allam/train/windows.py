@@ -30,7 +30,6 @@ class Windows:
         self.domain_N = np.load(mix / ORDER_DOMAIN, mmap_mode="r")
         self._window_N = np.load(mix / ORDER_WINDOW, mmap_mode="r")
         self._tokens = [np.memmap(pack / PACKS / c / d / TOKENS, dtype=about["dtype"], mode="r") for c, d in self.domains]
-        self._component = np.array([self.components.index(c) for c, _ in self.domains])
 
     def __len__(self) -> int:
         return len(self.domain_N)
@@ -39,10 +38,6 @@ class Windows:
         """Tokens of sequence `i`, of shape [L + 1]."""
         start = int(self._window_N[i]) * self.length
         return np.asarray(self._tokens[self.domain_N[i]][start : start + self.length + 1], dtype=np.int64)
-
-    def component(self, i: int) -> int:
-        """The number in `components` of the component that sequence `i` comes from."""
-        return int(self._component[self.domain_N[i]])
 
     def span(self, i: int) -> tuple[str, str, int, int]:
         """Component, domain, and where in its pack sequence `i` begins and ends (its L + 1 tokens)."""

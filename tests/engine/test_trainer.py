@@ -243,7 +243,7 @@ def test_a_spike_is_marked_in_the_metrics_and_a_resumed_run_judges_alike(tmp_pat
     assert walk(tmp_path / "cut", 0) == whole
 
 
-def test_telemetry_tells_speed_utilisation_memory_and_waiting(tmp_path: Path) -> None:
+def test_telemetry_tells_speed_utilisation_memory_and_waiting_of_every_step(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, 3, RARELY)
     for step in trainer.steps():
         with trainer.journal.waiting_for_data():
@@ -251,12 +251,25 @@ def test_telemetry_tells_speed_utilisation_memory_and_waiting(tmp_path: Path) ->
         trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
         trainer.log((step + 1) * GLOBAL_BATCH * LENGTH, LENGTH)
     trainer.finish(_folder(tmp_path / "out"))
-    [row] = [json.loads(line) for line in (tmp_path / "out" / "telemetry.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "telemetry.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    row = rows[-1]
     flops = flops_per_token(CONFIG, trainer.journal.parameters, LENGTH)
     assert row["tflops_per_device"] == pytest.approx(row["tokens_per_second"] * flops / 1e12, rel=1e-3)
     assert row["utilisation"] == pytest.approx(row["tflops_per_device"] / RARELY.peak_tflops, rel=1e-3)
     assert row["peak_memory_bytes"] > 50e6
-    assert 0 < row["data_wait_share"] < 1
+    assert 0.05 <= row["data_wait_seconds"] < row["seconds"]
+    assert row["data_wait_share"] == pytest.approx(row["data_wait_seconds"] / row["seconds"], abs=1e-3)
+
+
+def test_a_resumed_runs_first_step_counts_its_own_tokens_only(tmp_path: Path) -> None:
+    _stop_after(tmp_path, 3)
+    resumed = make_trainer(tmp_path, STEPS, RARELY)
+    train(resumed)
+    resumed.journal.sync()
+    rows = [json.loads(line) for line in (tmp_path / "telemetry.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[3]["tokens_per_second"] * rows[3]["seconds"] == pytest.approx(rows[1]["tokens_per_second"] * rows[1]["seconds"], rel=1e-3)
 
 
 def test_a_resumed_run_goes_on_in_the_same_tensorboard_curve(tmp_path: Path) -> None:

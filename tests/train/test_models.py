@@ -151,6 +151,17 @@ def test_what_was_consumed_is_what_was_planned(path: TrainingPath) -> None:
     assert set(last["loss_by_component"]) == {"en", "ar"}
 
 
+def test_each_step_tells_the_loss_of_its_domains_whose_mean_is_the_loss(path: TrainingPath) -> None:
+    windows = Windows(path.packs, path.order)
+    rows = [json.loads(line) for line in (path.continued / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        batch = [windows.span(i)[:2] for i in range((row["step"] - 1) * BATCH, row["step"] * BATCH)]
+        assert set(row["loss_by_domain"]) == {f"{component}/{domain}" for component, domain in batch}
+        assert sum(row["loss_by_domain"][f"{component}/{domain}"] for component, domain in batch) / BATCH == pytest.approx(row["loss"], rel=1e-4)
+        english = [row["loss_by_domain"][f"en/{domain}"] for component, domain in batch if component == "en"]
+        assert sum(english) / len(english) == pytest.approx(row["loss_by_component"]["en"], rel=1e-4)
+
+
 def test_a_phase_run_again_gives_the_same_files(path: TrainingPath, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(6000, BOTH))
@@ -260,7 +271,7 @@ def test_a_run_killed_after_its_checkpoint_of_step_0_measures_the_start_once(pat
     config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(6000, BOTH, on_spike="roll_back", roll_back_steps=1000))
     inputs = {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "_loss_by_component", lambda *args: 1 / 0)
+        patch.setattr(pretrain, "_loss_by_domain", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretrain.run(config, inputs, tmp_path)
     with monkeypatch.context() as patch:

@@ -164,7 +164,7 @@ def test_windows_are_read_at_any_position_and_overlap_by_their_target(tmp_path: 
     run_mix(packed, mix_config(), tmp_path)
     windows = Windows(packed, tmp_path)
     tokens = np.fromfile(packed / "packs" / "ar" / "web" / "tokens.bin", dtype=np.uint16)
-    arabic = [i for i in range(len(windows)) if windows.components[windows.component(i)] == "ar"]
+    arabic = [i for i in range(len(windows)) if windows.span(i)[0] == "ar"]
     for i in arabic[:5]:
         start = int(windows._window_N[i]) * LENGTH
         assert windows[i].tolist() == tokens[start : start + LENGTH + 1].tolist()
