@@ -1,12 +1,17 @@
 """What the pretraining stages of a plan will take, for `allam plan`: tokens, FLOPs, device hours, energy, CO2.
 
-The sizes of vocabularies are known for certain only once the tokenizers are made: an imported base tokenizer counts as Llama 2's 32,000 pieces, or,
-where it is a `tokenizer.json`, as Llama 3's 128,256; the merged one counts as the sum of both, which counts the pieces that they share twice.
+An imported model counts by its own config.json. The sizes of vocabularies are known for certain only once the tokenizers are made: an imported base
+tokenizer that isn't here counts as Llama 2's 32,000 pieces, or, where it is a `tokenizer.json`, as Llama 3's 128,256; the merged one counts as the sum
+of both, which counts the pieces that they share twice.
 """
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from allam.cluster import ClusterProfile
+from allam.imported import trained_shape
 from allam.pipeline import Plan
 from allam.train.config import PretrainStageConfig
 from allam.train.estimate import Estimate, estimate
@@ -16,14 +21,34 @@ LLAMA_2_PIECES, LLAMA_3_PIECES = 32_000, 128_256
 
 def training_costs(plan: Plan, profile: ClusterProfile) -> dict[str, Estimate]:
     """The estimate of each pretraining stage, by the stage's name."""
-    pieces = vocabularies(plan)
-    return {spec.name: estimate(spec.config.model, pieces[spec.inputs["tokenizer"]], spec.config.phase.sequence_length, spec.config.phase.tokens, profile)
+    pieces, shape = vocabularies(plan), trained_shape(plan)
+    return {spec.name: estimate(shape, pieces[spec.inputs["tokenizer"]], spec.config.phase.sequence_length, spec.config.phase.tokens, profile)
             for spec in plan.specs.values() if isinstance(spec.config, PretrainStageConfig)}
 
 
 def vocabularies(plan: Plan) -> dict[str, int]:
     """Pieces of the tokenizers that models are trained with, by the stage that makes them."""
     tokenizer = plan.recipe.tokenizer
-    imported = LLAMA_3_PIECES if str(tokenizer.base.model).endswith(".json") else LLAMA_2_PIECES
-    base = tokenizer.base.vocab_size if tokenizer.base.model is None else imported
+    assumed = LLAMA_3_PIECES if str(tokenizer.base.model).endswith(".json") else LLAMA_2_PIECES
+    base = base_pieces(plan) or assumed
     return {"base_tokenizer": base, "merged_tokenizer": base + tokenizer.arabic.vocab_size}
+
+
+def base_pieces(plan: Plan) -> int | None:
+    """Pieces of the base tokenizer: the recipe's number, or those of the file to import; None where that isn't here or can't be read."""
+    base = plan.recipe.tokenizer.base
+    if base.model is None:
+        return base.vocab_size
+    given = plan.root / base.model
+    path = next((p for p in (given / "tokenizer.model", given / "tokenizer.json") if p.is_file()), given)
+    if not path.is_file():
+        return None
+    try:
+        if path.suffix == ".json":
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return max(*data["model"]["vocab"].values(), *(token["id"] for token in data.get("added_tokens", ())), -1) + 1
+        from sentencepiece import SentencePieceProcessor  # only where a plan imports such a tokenizer
+
+        return int(SentencePieceProcessor(model_file=str(path)).vocab_size())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        return None

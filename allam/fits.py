@@ -1,14 +1,14 @@
 """Whether a cluster profile can train what a plan asks for, before anything runs or is submitted: the batch and the ranks, the parallel layout and the
-model's shape, and the memory of a device."""
+model's shape, an imported base's own rows, positions and tensors, and the memory of a device."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from allam.align.config import DpoConfig, SftConfig
 from allam.cluster import ClusterProfile
-from allam.costs import vocabularies
+from allam.costs import base_pieces, vocabularies
+from allam.imported import config_of_import, import_misfits, trained_shape
 from allam.layouts import Shape, batch_refusal, refusal
 from allam.pipeline import Plan, StageSpec
 from allam.train.config import PhaseConfig, PretrainStageConfig
@@ -17,7 +17,8 @@ from allam.train.estimate import parameters_of_a_rank
 
 def misfits(plan: Plan, profile: ClusterProfile, specs: Iterable[StageSpec]) -> list[str]:
     """What the profile cannot do of the stages, one sentence each with its remedy; empty where all fits."""
-    found, shape = list[str](), _shape(plan)
+    specs = list(specs)
+    found, shape = import_misfits(plan, base_pieces(plan), specs), _shape(plan)
     for spec in specs:
         trained = spec.config.phase if isinstance(spec.config, PretrainStageConfig) else spec.config
         if not isinstance(trained, (PhaseConfig, SftConfig, DpoConfig)):
@@ -27,7 +28,7 @@ def misfits(plan: Plan, profile: ClusterProfile, specs: Iterable[StageSpec]) -> 
             found.append(f"{spec.name}: {problem} of the profile {profile.name!r}: {remedy}")
         if shape is not None and (refused := refusal(shape, profile)):
             found.append(f"{spec.name}: {': '.join(refused)}")
-        count = parameters_of_a_rank(plan.recipe.train.model, vocabularies(plan)[spec.inputs["tokenizer"]], profile.tensor_parallel,
+        count = parameters_of_a_rank(trained_shape(plan), vocabularies(plan)[spec.inputs["tokenizer"]], profile.tensor_parallel,
                                      profile.pipeline_parallel)
         held = state_bytes(count, trained.precision, profile) / 1e9
         if profile.device_memory_gb is not None and held > profile.device_memory_gb:
@@ -44,10 +45,8 @@ def _shape(plan: Plan) -> Shape | None:
     if train.import_model is None:
         model = train.model
         return Shape("llama", model.layers, model.heads, model.kv_heads, model.intermediate_size, model.tied_embeddings)
-    try:
-        return Shape.of_config(json.loads((plan.root / train.import_model.model / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    config = config_of_import(plan)
+    return None if config is None else Shape.of_config(config)
 
 
 def state_bytes(count: int, precision: str, profile: ClusterProfile) -> float:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from allam.cluster import ClusterProfile
+from allam.costs import training_costs
 from allam.errors import UserError
 from allam.fits import misfits, state_bytes
 from allam.pipeline import make_plan
@@ -73,3 +80,44 @@ def test_a_run_is_refused_before_its_first_stage(tmp_path) -> None:
         refuse_what_cannot_run(run, list(run.plan.specs.values()))
     refuse_what_cannot_run(run, [run.plan.specs["ingest"]])
     assert not (tmp_path / "store" / "ingest").exists()
+
+
+LLAMA = {"model_type": "llama", "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
+         "max_position_embeddings": 512, "tie_word_embeddings": False}
+
+
+def _import(root: Path, *more: str, tensors: tuple[str, ...] = ("model.embed_tokens.weight", "lm_head.weight"), **changed: Any) -> list[str]:
+    """What is said of a plan that imports a base of this config.json with these tensors, whose tokenizer has 512 pieces."""
+    (root / "base").mkdir(exist_ok=True)
+    (root / "base" / "config.json").write_text(json.dumps(LLAMA | changed), encoding="utf-8")
+    save_file({name: torch.zeros(2, 2) for name in tensors}, root / "base" / "model.safetensors")
+    given = ["train.pretrain=null", "train.import_model.model=base", "tokenizer.base.vocab_size=512", f"data.root={root}", *more]
+    plan = make_plan(load("demo", given))
+    return misfits(plan, ClusterProfile(), plan.specs.values())
+
+
+def test_an_imported_base_that_fits_its_tokenizer_and_the_recipe_is_taken(tmp_path: Path) -> None:
+    assert _import(tmp_path) == []
+    assert _import(tmp_path, tie_word_embeddings=True, tensors=("model.embed_tokens.weight",)) == []
+    assert _import(tmp_path, "train.extend.base_padding_rows=32", vocab_size=544) == []
+
+
+@pytest.mark.parametrize(("told", "changed"), [
+    ("extend: the imported model has 400 rows for its tokenizer's 512 pieces: give tokenizer.base.model the tokenizer", {"vocab_size": 400}),
+    ("extend: the imported model has 544 rows for its tokenizer's 512 pieces and 0 padding rows: if its last 32 rows only pad it, "
+     "set train.extend.base_padding_rows=32", {"vocab_size": 544}),
+    ("is longer than the 8 positions of base: set train.continue.sequence_length to 8 at most", {"max_position_embeddings": 8, "model_type": "qwen2"}),
+    ("(gpt2) has no tensor model.embed_tokens.weight: give a whole", {"model_type": "gpt2", "tensors": ("wte.weight",)}),
+    ("(llama) has no tensor lm_head.weight", {"tensors": ("model.embed_tokens.weight",)})])
+def test_an_imported_base_that_cannot_be_trained_is_refused_in_the_plan(tmp_path: Path, told: str, changed: dict[str, Any]) -> None:
+    [found] = _import(tmp_path, **changed)
+    assert told in found
+
+
+def test_an_imported_base_costs_what_its_own_shape_says(tmp_path: Path) -> None:
+    def flops(**changed: Any) -> float:
+        _import(tmp_path, **changed)
+        given = ["train.pretrain=null", "train.import_model.model=base", "tokenizer.base.vocab_size=512", f"data.root={tmp_path}"]
+        return training_costs(make_plan(load("demo", given)), ClusterProfile())["continue"].flops
+
+    assert flops(num_hidden_layers=20) > 3 * flops()

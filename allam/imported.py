@@ -1,0 +1,92 @@
+"""What the folder of an imported base says before anything runs: its shape, and why its vocabulary, positions or tensors can't be trained (paper §2.2).
+
+Only config.json and the headers of the safetensors are read, so a plan needs no torch. A model that only the hub knows is looked at in its own stage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from allam.pipeline import Plan, StageSpec
+from allam.train.config import ModelConfig, PretrainStageConfig
+
+INPUT, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"  # as allam/train/extend.py lengthens them
+LONGEST_HEADER = 100 * 2**20  # bytes; the format's own limit
+
+
+def config_of_import(plan: Plan) -> dict[str, Any] | None:
+    """The content of the imported base's config.json; None where there is no import, or its folder isn't here."""
+    imported = plan.recipe.train.import_model
+    if imported is None or imported.revision is not None:
+        return None
+    try:
+        found = json.loads((plan.root / imported.model / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def trained_shape(plan: Plan) -> ModelConfig:
+    """The shape of the model that the plan trains: the imported one's where it is here (by Llama's names of the fields), else the recipe's."""
+    model, config = plan.recipe.train.model, config_of_import(plan)
+    names = {"hidden_size": "hidden_size", "num_hidden_layers": "layers", "num_attention_heads": "heads", "intermediate_size": "intermediate_size"}
+    if config is None or not all(isinstance(config.get(name), int) for name in names):
+        return model
+    found: dict[str, Any] = {ours: config[name] for name, ours in names.items()}
+    return model.model_copy(update=found | {"kv_heads": config.get("num_key_value_heads") or found["heads"],
+                                            "tied_embeddings": bool(config.get("tie_word_embeddings", False))})
+
+
+def import_misfits(plan: Plan, pieces: int | None, specs: Iterable[StageSpec]) -> list[str]:
+    """Why the imported base can't be extended or trained, a sentence each with its remedy. `pieces` is the size of its tokenizer, where that is known."""
+    imported, config = plan.recipe.train.import_model, config_of_import(plan)
+    if imported is None or config is None:
+        return []
+    names, folder = {spec.name: spec for spec in specs}, plan.root / imported.model
+    found = [f"extend: {problem}" for problem in (_tensors(folder, config), _rows(plan, config, pieces)) if problem and "extend" in names]
+    positions = config.get("max_position_embeddings")
+    for name, spec in names.items():
+        if isinstance(spec.config, PretrainStageConfig) and isinstance(positions, int) and spec.config.phase.sequence_length > positions:
+            found.append(f"{name}: sequence_length {spec.config.phase.sequence_length} is longer than the {positions} positions of {imported.model}: "
+                         f"set train.{name}.sequence_length to {positions} at most")
+    return found
+
+
+def _tensors(folder: Path, config: dict[str, Any]) -> str | None:
+    names = _tensor_names(folder)
+    if names is None:
+        return None
+    missing = [name for name in ((INPUT,) if config.get("tie_word_embeddings", True) else (INPUT, OUTPUT)) if name not in names]
+    if not missing:
+        return None
+    return (f"{folder} ({config.get('model_type')}) has no tensor {missing[0]}: give a whole, unquantised checkpoint of a model built like Llama, Mistral "
+            "or Qwen, as safetensors")
+
+
+def _tensor_names(folder: Path) -> set[str] | None:
+    """The tensors' names from the headers of the safetensors; None where one can't be read."""
+    names = set[str]()
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            with open(path, "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if length > LONGEST_HEADER:
+                    return None
+                names |= set(json.loads(file.read(length)))
+    except (OSError, ValueError):
+        return None
+    return names
+
+
+def _rows(plan: Plan, config: dict[str, Any], pieces: int | None) -> str | None:
+    rows, padding = config.get("vocab_size"), plan.recipe.train.extend.base_padding_rows
+    if pieces is None or not isinstance(rows, int) or rows == pieces + padding:
+        return None
+    told = f"the imported model has {rows} rows for its tokenizer's {pieces} pieces"
+    if rows < pieces:
+        return f"{told}: give tokenizer.base.model the tokenizer that the model was trained with"
+    return (f"{told} and {padding} padding rows: if its last {rows - pieces} rows only pad it, set train.extend.base_padding_rows={rows - pieces}; if they are "
+            "tokens of another extension, give the model as it was before that")
