@@ -290,6 +290,9 @@ def _tokenizer(plan: Plan, files: FileTable) -> None:
     corpus = {"natural": "decontaminate", "translated": "decontaminate_translated"}
     if config.base.model is not None:
         found, problems = _files(files, "tokenizer.base.model", *_base_files(plan.root, config.base.model))
+        if config.base.model.endswith(".json") and Path(config.base.model).name != "tokenizer.json":
+            problems = (f"tokenizer.base.model: {config.base.model!r}: this file must have the name tokenizer.json, with tokenizer_config.json beside it: "
+                        "rename it, or give the folder that holds both",)
         plan.add("base_tokenizer", config.base.model_copy(update=found), problems=problems)
     else:
         plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "decontaminate"})

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
+from google.protobuf.message import DecodeError
 
 from allam.chat.tokens import BOS, EOS, PAD, is_padding
 from allam.errors import UserError
@@ -33,8 +34,11 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         proto = model_pb2.ModelProto()
-        proto.ParseFromString(model)
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        try:
+            proto.ParseFromString(model)
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except (DecodeError, RuntimeError) as error:
+            raise UserError(f"{len(model)} bytes are no SentencePiece model: {str(error).strip()}", f"give the bytes of a {MODEL_FILE}") from None
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self.vocab_size = len(proto.pieces)
         kinds = model_pb2.ModelProto.SentencePiece

@@ -25,8 +25,6 @@ from allam.tokenizer.config import MergedTokenizerConfig
 from allam.tokenizer.sampling import group_of, sample_lines
 from allam.tokenizer.script import is_arabic_piece
 
-RUN_OF_SPACES = -1e8  # Llama 2 gives its runs of spaces -1e9; float32 has no room for an order below that
-
 
 def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Merges the inputs `base` and `arabic`; the gate judges the result on lines of `natural` and `translated`, and gate.json says what it found."""
@@ -40,6 +38,9 @@ def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
     for proto, name in ((base, "the base tokenizer"), (arabic, "the Arabic tokenizer")):
         model.check_model(proto, name)
     pieces = new_pieces(base, arabic, is_arabic_piece if config.arabic_script_only else lambda piece: True)
+    if not pieces:
+        raise UserError(f"the merge adds no piece: all that the Arabic tokenizer's {len(model.normal_pieces(arabic))} pieces have of Arabic script stands in "
+                        f"the base's {len(base.pieces)} already", "raise tokenizer.arabic.vocab_size, give more Arabic text, or a base that isn't extended yet")
     merged = add_specials(add_pieces(base, pieces), config.pad_to_multiple)
     fast.write_tokenizer(out, model.serialise(merged), CHAT_TEMPLATE)
 
@@ -80,7 +81,7 @@ def new_pieces(base: model.ModelProto, other: model.ModelProto, keep: Callable[[
 def add_pieces(base: model.ModelProto, pieces: list[str]) -> model.ModelProto:
     """The base with `pieces` after its own, scored below its lowest score in the order given. The base is left as it is."""
     merged = model.copy(base)
-    score = np.float32(min(score for piece, score in model.normal_pieces(base).items() if piece.strip(SPACE) or score > RUN_OF_SPACES))
+    score = np.float32(min(score for piece, score in model.normal_pieces(base).items() if piece.strip(SPACE) or score > model.RUN_OF_SPACES))
     for piece in pieces:
         score = min(np.float32(score - 1), np.nextafter(score, np.float32(-np.inf)))  # beyond -2**24 a step of 1 is lost
         merged.pieces.add(piece=piece, score=float(score), type=model.NORMAL)

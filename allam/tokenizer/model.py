@@ -6,6 +6,7 @@ merges follow from the scores alone, so that pieces can be added without touchin
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,11 +16,14 @@ from sentencepiece import sentencepiece_model_pb2
 
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, is_padding
 from allam.errors import UserError
+from allam.text.tokenizer import SPACE
 
 model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
 ModelProto: TypeAlias = Any  # model_pb2.ModelProto
 _TYPES = model_pb2.ModelProto.SentencePiece
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = _TYPES.NORMAL, _TYPES.UNKNOWN, _TYPES.CONTROL, _TYPES.USER_DEFINED, _TYPES.BYTE
+RUN_OF_SPACES = -1e8  # Llama 2 gives its runs of spaces -1e9; float32 has no room for an order below that
+_LFS_POINTER = b"version https://git-lfs"
 _KINDS = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
 
 
@@ -32,8 +36,8 @@ def parse(data: bytes, where: str) -> ModelProto:
         proto.Clear()
     if not proto.pieces:
         raise UserError(f"{where} is no SentencePiece model ({len(data)} bytes, {_first_line(data)!r})",
-                        "give the real tokenizer.model: a Git LFS pointer in its place won't do; Llama 3's is of another kind, "
-                        "give its tokenizer.json")
+                        "it is a Git LFS pointer: give the file that it stands for (git lfs pull)" if data.startswith(_LFS_POINTER) else
+                        "fetch tokenizer.model again, if it is damaged or cut short; if it is of another kind, as Llama 3's, give the base's tokenizer.json")
     return proto
 
 
@@ -61,7 +65,7 @@ def check_model(proto: ModelProto, where: str) -> None:
     if spec.model_type != spec.BPE:
         raise UserError(f"{where} is a {_KINDS.get(spec.model_type, 'strange')} model; pieces can be added to a BPE model only",
                         "give a SentencePiece model trained with model_type=bpe, such as Llama 2's or Mistral 7B v0.1's")
-    if sum(p.type == BYTE for p in proto.pieces) != 256:
+    if sum(p.type == BYTE for p in proto.pieces) != 256 or not spec.byte_fallback:
         raise UserError(f"{where} has no byte fallback: text outside its characters would be lost", "give a model trained with byte_fallback=true")
     if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces or spec.treat_whitespace_as_suffix:
         raise UserError(f"{where} changes text before it is cut (normalisation {proto.normalizer_spec.name!r}, remove_extra_whitespaces="
@@ -75,14 +79,32 @@ def _check_pieces(proto: ModelProto, where: str) -> None:
     twice = [piece for piece, count in Counter(pieces).items() if count > 1]
     if twice:
         raise UserError(f"{where} holds {len(twice)} pieces twice, such as {twice[:3]}", "give the model as its makers published it")
+    odd = next((f"id {i} is {p.piece!r} with the score {p.score}" for i, p in enumerate(proto.pieces) if not p.piece or not math.isfinite(p.score)), None)
+    if odd:
+        raise UserError(f"{where} holds a piece that no text can be cut into: {odd}", "give the model as its makers published it")
     if tuple(pieces[:3]) != BASE_SPECIALS or [p.type for p in proto.pieces[:3]] != [UNKNOWN, CONTROL, CONTROL]:
         raise UserError(f"{where} begins with the pieces {pieces[:3]}", f"give a model whose first pieces are {', '.join(BASE_SPECIALS)}, as Llama 2's")
-    extended = [piece for piece in pieces if piece in CHAT_SPECIALS or is_padding(piece)]
+    extended = [p.piece for p in proto.pieces[3:] if p.type == CONTROL or p.piece in CHAT_SPECIALS or is_padding(p.piece)]
     if extended:
         raise UserError(f"{where} has been extended already: it holds {', '.join(extended[:3])}", "give the base's own tokenizer.model")
+    risen = _risen(proto)
+    if risen:
+        raise UserError(f"{where} has been extended already: {risen}, though training gives falling scores", "give the base's own tokenizer.model")
     own = [p.piece for p in proto.pieces if p.type == USER_DEFINED]
     if own:
         raise UserError(f"{where} has {len(own)} user-defined pieces, such as {own[:3]}, which text could spell", "give a model without them")
+
+
+def _risen(proto: ModelProto) -> str | None:
+    """The first piece of several characters that ranks above one before it, as the public recipes' pieces with a score of 0 do."""
+    lowest, last = math.inf, ""
+    for i, p in enumerate(proto.pieces):
+        if p.type == NORMAL and (p.score > RUN_OF_SPACES or p.piece.strip(SPACE)):
+            if len(p.piece) > 1 and p.score > lowest:
+                return f"its piece {p.piece!r}, id {i}, has the score {p.score:g} and ranks above {last!r} before it with {lowest:g}"
+            if p.score < lowest:
+                lowest, last = p.score, p.piece
+    return None
 
 
 def normal_pieces(proto: ModelProto) -> dict[str, float]:

@@ -37,6 +37,13 @@ def test_a_configuration_that_is_missing_is_a_problem_of_the_plan(tmp_path: Path
     assert "tokenizer_config.json" in problems[0]
 
 
+def test_a_json_of_another_name_is_a_problem_of_the_plan_that_says_which_name_it_must_have(tmp_path: Path) -> None:
+    (tmp_path / "openllama.json").write_text("{}")
+    _, problems = planned(tmp_path, "openllama.json")
+    assert problems == ("tokenizer.base.model: 'openllama.json': this file must have the name tokenizer.json, with tokenizer_config.json beside it: rename "
+                        "it, or give the folder that holds both",)
+
+
 def test_an_imported_byte_level_base_counts_as_llama_3s_in_what_training_will_cost(tmp_path: Path) -> None:
     plan = make_plan(load("demo", [f"data.root={tmp_path}", "tokenizer.base.model=tokenizer.json", "tokenizer.arabic.vocab_size=1000"]))
     assert vocabularies(plan) == {"base_tokenizer": 128_256, "merged_tokenizer": 129_256}

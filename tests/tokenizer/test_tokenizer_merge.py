@@ -101,6 +101,11 @@ def test_merging_twice_is_refused(tokenizers: dict[str, Path], tmp_path: Path) -
         merge.run(MergedTokenizerConfig(), tokenizers | {"base": tokenizers["merged"]}, tmp_path)
 
 
+def test_a_merge_that_would_add_nothing_is_refused(tokenizers: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)the merge adds no piece.*tokenizer\.arabic.vocab_size"):
+        merge.run(MergedTokenizerConfig(), tokenizers | {"arabic": tokenizers["base"]}, tmp_path)
+
+
 def test_a_piece_that_stands_twice_is_refused(protos: dict[str, Any]) -> None:
     twice = model.copy(protos["base"])
     twice.pieces.add(piece=twice.pieces[300].piece, score=-9999.0, type=model.NORMAL)

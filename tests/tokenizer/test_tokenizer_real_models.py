@@ -46,6 +46,12 @@ def test_fertility_is_that_of_the_published_measurement(real_data: Path, tokeniz
     assert sum(map(len, encoder.encode_batch(texts))) / sum(len(text.split()) for text in texts) == pytest.approx(measured, abs=0.0006)
 
 
+@pytest.mark.parametrize("tokenizer", ["llama2", "mistral_v1"])
+def test_a_published_base_counts_as_not_extended(real_data: Path, tokenizer: str) -> None:
+    path = real_data / "tokenizers" / f"{tokenizer}_tokenizer.model"
+    model.check_model(model.read(path), path.name)
+
+
 def reference_to(root: Path, name: str) -> FileRef:
     return FileRef(path=name, sha256=file_sha256(root / name), size=(root / name).stat().st_size)
 

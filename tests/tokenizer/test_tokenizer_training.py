@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from allam.artifacts import file_sha256
 from allam.documents import Document, is_held_out, read_documents, shard_path, write_documents
 from allam.errors import UserError
 from allam.section import FileRef, HeldOut
+from allam.text.tokenizer import Tokenizer
 from allam.tokenizer import arabic, base, model, sampling, training
 from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig
 from allam.tokenizer.script import is_arabic_piece
@@ -214,13 +216,43 @@ def test_an_existing_model_is_taken_byte_for_byte(tokenizers: dict[str, Path], t
 
 def test_an_lfs_pointer_in_place_of_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 499723\n")
-    with pytest.raises(UserError, match=r"is no SentencePiece model .*git-lfs"):
+    with pytest.raises(UserError, match=r"(?s)is no SentencePiece model .*git-lfs.*it is a Git LFS pointer"):
         base.run(reference_to(tmp_path, "tokenizer.model"), {"root": tmp_path}, tmp_path)
+
+
+def test_a_model_cut_short_is_not_taken_for_a_pointer(tokenizers: dict[str, Path]) -> None:
+    data = (tokenizers["base"] / "tokenizer.model").read_bytes()
+    with pytest.raises(UserError, match=r"(?s)is no SentencePiece model .*damaged or cut short") as caught:
+        model.parse(data[:-7], "cut.model")
+    assert "pointer" not in str(caught.value)
+    with pytest.raises(UserError, match="7 bytes are no SentencePiece model"):
+        Tokenizer(b"garbage")
 
 
 def test_a_base_that_is_extended_already_is_refused(tokenizers: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has been extended already: it holds <pad>"):
         base.run(reference_to(tokenizers["merged"], "tokenizer.model"), {"root": tokenizers["merged"]}, tmp_path)
+
+
+def _append(proto: Any, piece: str, score: float, kind: int) -> None:
+    proto.pieces.add(piece=piece, score=score, type=kind)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda p: _append(p, "الكتاب", 0.0, model.NORMAL), r"extended already: its piece 'الكتاب', id \d+, has the score 0 and ranks above"),
+    (lambda p: [_append(p, "ژ", 0.0, model.NORMAL), _append(p, "ژژ", 0.0, model.NORMAL)], "extended already: its piece 'ژژ'"),
+    (lambda p: _append(p, "<pad_0>", 0.0, model.CONTROL), "extended already: it holds <pad_0>"),
+    (lambda p: _append(p, "", -1e6, model.NORMAL), "no text can be cut into: id 700 is ''"),
+    (lambda p: _append(p, "ژژ", math.nan, model.NORMAL), "no text can be cut into: id 700 is 'ژژ' with the score nan"),
+    (lambda p: _append(p, "ژژ", -math.inf, model.NORMAL), "the score -inf"),
+    (lambda p: setattr(p.trainer_spec, "byte_fallback", False), "has no byte fallback"),
+])
+def test_a_base_that_is_extended_padded_or_damaged_is_refused_by_name(tokenizers: dict[str, Path], change: Callable[[Any], None], message: str) -> None:
+    proto = model.read(tokenizers["base"] / "tokenizer.model")
+    model.check_model(proto, "base.model")
+    change(proto)
+    with pytest.raises(UserError, match=message):
+        model.check_model(proto, "base.model")
 
 
 FAITHFUL = {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
