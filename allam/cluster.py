@@ -7,6 +7,7 @@ Profiles are YAML files: those in `infra/profiles/` or any path. The worker pass
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -189,7 +190,7 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name_or_path: str | None) -> ClusterProfile:
-    """The profile `laptop` (the defaults) for None, one of `infra/profiles/` by name, or a YAML file by path."""
+    """The profile `laptop` (the defaults) for None, one of `infra/profiles/` by name, or a YAML file by path, whose stem names a profile without `name`."""
     if name_or_path in (None, "laptop"):
         return ClusterProfile()
     path = Path(str(name_or_path))
@@ -198,7 +199,10 @@ def load_profile(name_or_path: str | None) -> ClusterProfile:
     if not path.is_file():
         raise UserError(f"there is no cluster profile at {path}", "give `laptop`, a name from infra/profiles/ or the path of a YAML file")
     try:
-        return ClusterProfile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if isinstance(given, dict) and "name" not in given:
+            given["name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "profile"
+        return ClusterProfile.model_validate(given)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors(include_url=False))
         raise UserError(f"the cluster profile {path} is not valid:\n{problems}", "docs/recipe.md lists the fields of a profile at its end") from None

@@ -12,11 +12,13 @@ from typing import Any
 
 from allam.cluster import ClusterProfile
 from allam.imported import trained_shape
-from allam.pipeline import Plan
+from allam.pipeline import Plan, make_plan
+from allam.recipe import load
 from allam.train.config import PretrainStageConfig
 from allam.train.estimate import Estimate, estimate
 
 LLAMA_2_PIECES, LLAMA_3_PIECES = 32_000, 128_256
+PAPER_RECIPES = ("allam_7b", "allam_13b", "allam_70b", "allam_7b_scratch")
 
 
 def training_costs(plan: Plan, profile: ClusterProfile) -> dict[str, Estimate]:
@@ -24,6 +26,15 @@ def training_costs(plan: Plan, profile: ClusterProfile) -> dict[str, Estimate]:
     pieces, shape = vocabularies(plan), trained_shape(plan)
     return {spec.name: estimate(shape, pieces[spec.inputs["tokenizer"]], spec.config.phase.sequence_length, spec.config.phase.tokens, profile)
             for spec in plan.specs.values() if isinstance(spec.config, PretrainStageConfig)}
+
+
+def beside_the_paper(recipe: str, profile: ClusterProfile) -> str | None:
+    """One line for the paper's own recipes: what all four take, beside the GPU hours of the paper's section G, and why they differ."""
+    if recipe not in PAPER_RECIPES:
+        return None
+    hours = sum(cost.device_hours for name in PAPER_RECIPES for cost in training_costs(make_plan(load(name)), profile).values())
+    return (f"the paper's four recipes take {hours:,.0f} device hours of pretraining on this profile; the paper names about 5 million GPU hours for all (G): "
+            "lower utilisation, ablations, restarts and alignment make up the rest (docs/training.md)")
 
 
 def vocabularies(plan: Plan) -> dict[str, int]:

@@ -16,7 +16,7 @@ from allam.train.estimate import parameters_of_a_rank
 
 
 def misfits(plan: Plan, profile: ClusterProfile, specs: Iterable[StageSpec]) -> list[str]:
-    """What the profile cannot do of the stages, one sentence each with its remedy; empty where all fits."""
+    """What the profile cannot do of the stages, one sentence each with its remedy, after the stages that it is true of; empty where all fits."""
     specs = list(specs)
     found, shape = import_misfits(plan, base_pieces(plan), specs), _shape(plan)
     for spec in specs:
@@ -36,7 +36,11 @@ def misfits(plan: Plan, profile: ClusterProfile, specs: Iterable[StageSpec]) -> 
                          f"tensor_parallel {profile.tensor_parallel}, pipeline_parallel {profile.pipeline_parallel}), "
                          f"without activations, and the profile {profile.name!r} says that it has {profile.device_memory_gb:g}: "
                          "raise zero_stage, ranks or tensor_parallel in the profile, or take a smaller model")
-    return found
+    stages: dict[str, list[str]] = {}
+    for line in found:
+        name, _, told = line.partition(": ")
+        stages.setdefault(told, []).append(name)
+    return [f"{', '.join(names)}: {told}" for told, names in stages.items()]
 
 
 def _shape(plan: Plan) -> Shape | None:

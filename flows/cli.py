@@ -19,7 +19,8 @@ from typing import Annotated, Any
 import typer
 
 from allam.artifacts import MANIFEST, Manifest, adopt, changed_outputs, read_manifest, withdraw
-from allam.costs import training_costs
+from allam.cluster import profile_names
+from allam.costs import beside_the_paper, training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
 from allam.files import lock_path, write_lock
 from allam.fits import misfits
@@ -38,6 +39,7 @@ from flows.terminal import LiveLines, out, report_file, results, show_error, sho
 from tasks.words import flat, number, size
 
 ROOM_TO_WORK = 2_000_000  # bytes; with less, Prefect's database, too, fails in ways that don't name the disk
+DAYS_OF_A_LAPTOP = 30  # whoever plans more than that has a cluster
 STATUS_OF_CTRL_C = 130  # typer's, for KeyboardInterrupt
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
                   help="From raw English and Arabic text and an English-centred model to an aligned bilingual model and a report.")
@@ -61,8 +63,13 @@ def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Over
         print_json({"recipe": run.plan.recipe.name, "store": str(run.store.root), "cluster": run.profile.name, "warnings": warnings,
                      "stages": stages})
     else:
-        show_plan(statuses, {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs},
-                  f"on {run.profile.ranks} x {run.profile.peak_tflops:g} TFLOP/s at {run.profile.utilisation:.0%} of it (profile {run.profile.name})")
+        to_train = {s.spec.name: costs[s.spec.name] for s in statuses if s.state != "done" and s.spec.name in costs}
+        notes = [beside_the_paper(run.plan.recipe.name, run.profile)] if to_train and cluster else []
+        if cluster is None and sum(cost.days for cost in to_train.values()) > DAYS_OF_A_LAPTOP:
+            notes.append(f"no --cluster was given, so these are a laptop's: give a profile, as in `allam plan {recipe} --cluster node8` "
+                         f"(there are {', '.join(profile_names()[1:])}; or your own file)")
+        show_plan(statuses, to_train, f"on {run.profile.ranks} x {run.profile.peak_tflops:g} TFLOP/s at {run.profile.utilisation:.0%} of it "
+                  f"(profile {run.profile.name})", [note for note in notes if note])
         show_warnings(warnings)
 
 

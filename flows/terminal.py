@@ -92,8 +92,8 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return result
 
 
-def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate], devices: str) -> None:
-    """The stages with key, state and reason; below, what training will take on `devices`."""
+def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate], devices: str, notes: Iterable[str] = ()) -> None:
+    """The stages with key, state and reason; below, what training will take on `devices`, and `notes` on it."""
     stages = table("stage", "key", "state", "why")
     for status in statuses:
         stages.add_row(status.spec.name, status.spec.key[:12], Text(status.state, COLOURS[status.state]), Text(status.why))
@@ -109,6 +109,8 @@ def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate], devices
             costs.add_row("in all", *(quantity(sum(getattr(cost, figure) for cost in estimates.values()), figure) for figure in figures))
         out.print(costs)
         out.print(f"pretraining alone, {devices}")
+        for note in notes:
+            out.print(Text(note))
     counts = {state: sum(s.state == state for s in statuses) for state in COLOURS}
     out.print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
 

@@ -49,6 +49,7 @@ def test_a_plan_needs_neither_torch_nor_prefect_and_takes_less_than_two_seconds(
     modules, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
     assert (done.returncode, modules) == (0, "[]"), done.stderr
     assert float(seconds) < 2
+    assert "give a profile, as in `allam plan allam_7b --cluster node8`" in " ".join(done.stdout.split())
 
 
 def test_nothing_is_done_at_first(allam):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from allam.cluster import ClusterProfile
-from allam.costs import training_costs
+from allam.cluster import ClusterProfile, load_profile
+from allam.costs import beside_the_paper, training_costs
 from allam.errors import UserError
 from allam.fits import misfits, state_bytes
 from allam.pipeline import make_plan
@@ -25,6 +25,24 @@ def test_a_batch_that_the_ranks_cannot_share_is_named_with_its_stage() -> None:
     found = misfits(plan, ClusterProfile(ranks=8), plan.specs.values())
     assert [line for line in found if line.startswith("continue: global_batch 20 doesn't divide by the 8 ranks")]
     assert not misfits(plan, ClusterProfile(ranks=4), [plan.specs["continue"]])
+
+
+def test_what_is_true_of_several_stages_is_said_once_with_their_names() -> None:
+    plan = make_plan(load("demo", [f"{stage}.global_batch=16" for stage in ("train.pretrain", "train.continue", "align.sft", "align.dpo")]))
+    [told] = misfits(plan, ClusterProfile(ranks=3), plan.specs.values())
+    assert told.startswith("pretrain, continue, sft, dpo: global_batch 16 doesn't divide by the 3 ranks")
+
+
+def test_a_profile_without_a_name_is_called_after_its_file(tmp_path: Path) -> None:
+    (tmp_path / "our cluster.yaml").write_text("ranks: 3\n", encoding="utf-8")
+    assert load_profile(str(tmp_path / "our cluster.yaml")).name == "our-cluster"
+    (tmp_path / "node.yaml").write_text("name: other\n", encoding="utf-8")
+    assert load_profile(str(tmp_path / "node.yaml")).name == "other"
+
+
+def test_the_papers_recipes_stand_beside_the_papers_gpu_hours() -> None:
+    assert "the paper names about 5 million GPU hours" in str(beside_the_paper("allam_7b", load_profile("node8")))
+    assert beside_the_paper("demo", ClusterProfile()) is None
 
 
 def test_copies_of_a_divided_model_share_the_batch() -> None:
@@ -76,7 +94,7 @@ def test_a_run_is_refused_before_its_first_stage(tmp_path) -> None:
     profile = tmp_path / "small.yaml"
     profile.write_text("name: small\nranks: 3\ndevice_memory_gb: 0.001\n", encoding="utf-8")
     run = open_run("demo", [], str(profile), str(tmp_path / "store"))
-    with pytest.raises(UserError, match=r"pretrain: global_batch .* doesn't divide by the 3 ranks of the profile 'small'"):
+    with pytest.raises(UserError, match=r"pretrain.*: global_batch .* doesn't divide by the 3 ranks of the profile 'small'"):
         refuse_what_cannot_run(run, list(run.plan.specs.values()))
     refuse_what_cannot_run(run, [run.plan.specs["ingest"]])
     assert not (tmp_path / "store" / "ingest").exists()
