@@ -10,12 +10,14 @@ broken. The stage writes all of them to gate.json. Alone, on three folders of to
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from allam.artifacts import write_atomic
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, UNK, is_padding
 from allam.errors import UserError
 from allam.progress import track
@@ -25,6 +27,7 @@ from allam.tokenizer.config import MergedTokenizerConfig
 from allam.tokenizer.script import arabic_words, has_arabic, is_arabic_piece
 
 SHOWN = 10  # examples of a broken promise
+EXCEPTIONS, LISTED = "exceptions.jsonl", 10_000  # the words cut otherwise, so many different ones at most
 RANKED_FIRST = "the base's own order of pieces"
 Lines = dict[str, list[str]]  # by group: english, arabic, code, noise; each also as `<group>, trained on`
 
@@ -75,8 +78,11 @@ def require(findings: list[Finding]) -> None:
         raise UserError(f"the merged tokenizer breaks {len(broken)} of {len(findings)} promises:\n{table(broken)}", "; ".join(remedies))
 
 
-def measure(folders: Folders, lines: Lines, config: MergedTokenizerConfig, reach: Iterable[str] = (), thorough: bool = True) -> list[Finding]:
+def measure(folders: Folders, lines: Lines, config: MergedTokenizerConfig, reach: Iterable[str] = (), thorough: bool = True,
+            exceptions: Path | None = None) -> list[Finding]:
     """All findings on `lines`; `reach` is text on which new pieces are looked for. A model that can't be loaded is judged by its pieces alone.
+
+    The file `exceptions` gets a line for each Arabic word that is cut otherwise than by the Arabic-only tokenizer.
 
     Where not `thorough`, transformers isn't asked and not every character is tried, which takes some seconds however few the lines are.
     """
@@ -87,7 +93,7 @@ def measure(folders: Folders, lines: Lines, config: MergedTokenizerConfig, reach
     before, alone, after = (Tokenizer.load(folder) for folder in (folders.base, folders.arabic, folders.merged))
     return [*findings, no_text_gives_a_special(merged, after, lines), pieces_reachable(base, merged, after),
             pieces_met(_new(base, merged), after, reach, config.max_unmet_share), lines_unchanged(before, after, lines),
-            words_cut_alike(model.normal_pieces(base), model.normal_pieces(arabic), alone, after, lines, config.min_same_segmentation),
+            words_cut_alike(model.normal_pieces(base), model.normal_pieces(arabic), alone, after, lines, config.min_same_segmentation, exceptions),
             *fertility_kept(before, alone, after, lines, config.max_fertility_excess), *([ids_agree(folders.merged, lines), text_comes_back(after, lines)]
                                                                                         if thorough else [])]
 
@@ -178,16 +184,17 @@ def lines_unchanged(before: Tokenizer, after: Tokenizer, lines: Lines) -> Findin
     return judged("lines without Arabic script whose ids changed", changed, len(texts), "set tokenizer.merged.arabic_script_only to true")
 
 
-def words_cut_alike(base: dict[str, float], arabic: dict[str, float], alone: Tokenizer, after: Tokenizer, lines: Lines, minimum: float) -> Finding:
-    """Running words of Arabic letters and marks between white space, cut as the Arabic-only tokenizer cuts them.
+def words_cut_alike(base: dict[str, float], arabic: dict[str, float], alone: Tokenizer, after: Tokenizer, lines: Lines, minimum: float,
+                    exceptions: Path | None = None) -> Finding:
+    """Running words of Arabic letters and marks between white space, cut as the Arabic-only tokenizer cuts them; all others go to the file `exceptions`.
 
     A word with a piece that the base alone has is listed and explained: base ids never move, and such a piece mostly stands for a letter that
     the Arabic-only tokenizer spells in bytes.
     """
     words = Counter(word for group, texts in lines.items() if group.startswith("arabic") for text in texts for word in arabic_words(text))
     base_only = {piece for piece in base if is_arabic_piece(piece) and piece not in arabic}
-    examples, same, unexplained, total = list[str](), 0, 0, sum(words.values())
-    for word, count in words.most_common():
+    listed, examples, same, unexplained, total, distinct = list[str](), list[str](), 0, 0, sum(words.values()), 0
+    for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
         ids = after.encode(word)
         got, wanted = after.pieces(ids), alone.pieces(alone.encode(word))
         if got == wanted:
@@ -196,10 +203,19 @@ def words_cut_alike(base: dict[str, float], arabic: dict[str, float], alone: Tok
         own = [piece for piece in got if piece in base_only]
         unexplained += 0 if own else count
         cause = f"the base alone has {own[0]!r}" if own else RANKED_FIRST
-        examples.append(f"{word} ({count} times): {' '.join(got)} {ids} instead of {' '.join(wanted)}; {cause}")
+        distinct += 1
+        if distinct <= LISTED:
+            listed.append(json.dumps({"word": word, "count": count, "merged": got, "ids": ids, "arabic_only": wanted, "cause": cause}, ensure_ascii=False))
+        if distinct <= SHOWN:
+            examples.append(f"{word} ({count} times): {' '.join(got)} {ids} instead of {' '.join(wanted)}; {cause}")
+    if exceptions is not None:
+        write_atomic(exceptions, "".join(line + "\n" for line in listed))
+        if distinct:
+            which = "all" if distinct <= LISTED else f"the most frequent {LISTED:,} of"
+            examples.append(f"{exceptions.name} lists {which} {distinct:,} words with both cuts and cause")
     share = (total - unexplained) / max(1, total)
     return Finding("running Arabic words cut as by the Arabic-only tokenizer", same, total, f"a share of at least {minimum} the same or explained",
-                   share >= minimum, tuple(examples[:SHOWN]),
+                   share >= minimum, tuple(examples),
                    f"rank new pieces below the base's in their own order; or lower tokenizer.merged.min_same_segmentation (now {minimum})")
 
 

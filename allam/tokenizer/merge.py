@@ -44,7 +44,7 @@ def run(config: MergedTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
     merged = add_specials(add_pieces(base, pieces), config.pad_to_multiple)
     fast.write_tokenizer(out, model.serialise(merged), CHAT_TEMPLATE)
 
-    findings = gate.measure(folders, _lines(documents, config), config, _arabic_lines(documents, config))
+    findings = gate.measure(folders, _lines(documents, config), config, _arabic_lines(documents, config), exceptions=out / gate.EXCEPTIONS)
     write_json(out / "gate.json", gate.as_json(findings))
     gate.require(findings)
     metrics: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_new_pieces_with_a_score_of_zero_cut_arabic_words_otherwise(broken: Call
     assert finding.measured < 0.99 * finding.of
     assert "instead of" in finding.examples[0]
     assert gate.RANKED_FIRST in finding.examples[0]
+
+
+def test_every_word_cut_otherwise_is_listed_in_a_file_with_both_cuts_and_the_cause(tokenizers: dict[str, Path], tmp_path: Path, lines: gate.Lines,
+                                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    base, arabic = (model.normal_pieces(model.read(tokenizers[name] / "tokenizer.model")) for name in ("base", "arabic"))
+    before, alone = (Tokenizer.load(tokenizers[name]) for name in ("base", "arabic"))
+    file = tmp_path / gate.EXCEPTIONS
+    finding = gate.words_cut_alike(base, arabic, alone, before, lines, 1.0, file)
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) > gate.SHOWN
+    assert sum(row["count"] for row in rows) == finding.of - finding.measured
+    assert all(row["merged"] == before.pieces(row["ids"]) != row["arabic_only"] == alone.pieces(alone.encode(row["word"])) for row in rows)
+    assert {row["cause"] for row in rows} == {gate.RANKED_FIRST}
+    assert finding.examples[-1] == f"exceptions.jsonl lists all {len(rows):,} words with both cuts and cause"
+    monkeypatch.setattr(gate, "LISTED", 12)
+    finding = gate.words_cut_alike(base, arabic, alone, before, lines, 1.0, file)
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 12
+    assert f"the most frequent 12 of {len(rows):,} words" in finding.examples[-1]
 
 
 def test_a_stray_piece_of_signs_changes_english_and_the_line_is_shown_with_its_ids(tokenizers: dict[str, Path], tmp_path: Path) -> None:
