@@ -11,6 +11,7 @@ Where the base is byte-level BPE, merges are learnt onward from its own (`allam/
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ def run(config: ArabicTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
     """Trains on the Arabic of the inputs `natural` and `translated`, with an eye to the pieces of the input `base`."""
     folders = [inputs["natural"] / "documents", inputs["translated"] / "documents"]
 
+    drawn = Counter[str]()
+
     def lines() -> Iterator[str]:
-        return training.training_lines(folders, "ar", config.max_sentences, config.seed, config.held_out)
+        drawn.clear()
+        return training.training_lines(folders, "ar", config.max_sentences, config.seed, config.held_out, config.domains, drawn)
 
     if byte_base.is_byte_level(inputs["base"]):
-        return byte_arabic.run(config, inputs["base"], lines(), out)
+        return byte_arabic.run(config, inputs["base"], lines(), out) | _by_domain(config, drawn)
     base = inputs["base"] / MODEL_FILE
     if config.alphabet == "mergeable" and base.is_file():
         data, counts = train_mergeable(lines, config, set(model.normal_pieces(model.read(base))))
@@ -40,10 +44,17 @@ def run(config: ArabicTokenizerConfig, inputs: dict[str, Path], out: Path) -> di
         data, counts = training.train(lines(), config.vocab_size, config.character_coverage, "tokenizer.arabic")
     fast.write_tokenizer(out, data)
     pieces = model.normal_pieces(model.parse(data, "arabic"))
-    metrics = counts | {"vocab_size": config.vocab_size, "arabic_pieces": sum(map(is_arabic_piece, pieces)),
+    metrics = counts | _by_domain(config, drawn) | {"vocab_size": config.vocab_size, "arabic_pieces": sum(map(is_arabic_piece, pieces)),
                         "agreement": check.agreement(out, {"noise": check.noise()})}
     fast.write_summary(out, metrics)
     return metrics
+
+
+def _by_domain(config: ArabicTokenizerConfig, drawn: Counter[str]) -> dict[str, Any]:
+    """How many lines of each domain were drawn; and where the recipe gives shares, the domains that had fewer lines than these ask for, with how many."""
+    asked = training.by_domain(config.domains, config.max_sentences)
+    short = {name: count for name, count in sorted(asked.items()) if drawn[name] < count}
+    return {"lines_by_domain": dict(sorted(drawn.items()))} | ({"lines_asked_of_short_domains": short} if short else {})
 
 
 def train_mergeable(lines: Callable[[], Iterable[str]], config: ArabicTokenizerConfig, base: set[str]) -> tuple[bytes, dict[str, int]]:

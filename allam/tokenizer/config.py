@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
+from pydantic import field_validator
+
 from allam.section import FileRef, HeldOut, Section, assumed, paper, planned
+
+DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
 
 
 class BaseTokenizerConfig(Section):
@@ -24,6 +29,9 @@ class ArabicTokenizerConfig(Section):
 
     vocab_size: int = assumed("the paper gives no size; 32,000 doubles Llama 2's vocabulary", "pieces, bytes included", 1024, ge=300)
     max_sentences: int = assumed("bounded memory", "lines of text to train on, at most", 200_000, ge=1)
+    domains: dict[DomainName, float] = assumed(
+        "the corpus's own mixture", "shares of max_sentences by domain, such as {web: 0.5, books: 0.5}; a domain with fewer lines gives what it has. Empty: in "
+        "proportion to the corpus's lines", {})
     character_coverage: float = assumed("bytes take the rest", "share of characters that get a piece (not for byte-level bases)", 0.9995, gt=0, le=1)
     alphabet: Literal["mergeable", "all"] = assumed(
         "a piece such as an emoji's can't be merged without changing English that holds it",
@@ -31,6 +39,13 @@ class ArabicTokenizerConfig(Section):
         "base are of Arabic script alone, or hold some", "mergeable")
     seed: int = assumed("any", "seed of the sample of lines", 0)
     held_out: HeldOut = planned("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
+
+    @field_validator("domains")
+    @classmethod
+    def _shares_of_one(cls, domains: dict[str, float]) -> dict[str, float]:
+        if domains and (min(domains.values()) <= 0 or abs(math.fsum(domains.values()) - 1) > 5e-4):
+            raise ValueError(f"shares must be above 0 and sum to 1: {', '.join(f'{name}={share:g}' for name, share in domains.items())}")
+        return domains
 
 
 class MergedTokenizerConfig(Section):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,26 +44,33 @@ def sample_lines(folders: Iterable[Path], group: GroupOf, limit: int, seed: int)
 
     Two passes over the corpus, at most 16 bytes for each line taken. A document whose group is None is passed over.
     """
-    def parts(document: Document) -> Iterator[tuple[int, str]]:
-        return ((_hash(seed, document.id, number), line) for number, line in enumerate(lines_of(document.text)))
+    return ((name, line) for name, _, line in _sample(folders, group, _line_parts(seed), defaultdict(lambda: limit)))
 
-    return ((name, line) for name, _, line in _sample(folders, group, parts, limit))
+
+def sample_lines_of(folders: Iterable[Path], group: GroupOf, limits: Mapping[str, int], seed: int) -> Iterator[tuple[Document, str]]:
+    """(document, line) of at most `limits[group]` lines of each group, else as `sample_lines`."""
+    return ((document, line) for _, document, line in _sample(folders, group, _line_parts(seed), limits))
 
 
 def sample_documents(folders: Iterable[Path], group: GroupOf, limit: int, seed: int) -> Iterator[tuple[str, Document]]:
     """(group, document) of at most `limit` documents of each group, in the order of the corpus, in two passes."""
-    return ((name, document) for name, document, _ in _sample(folders, group, lambda document: [(_hash(seed, document.id), "")], limit))
+    return ((name, document) for name, document, _ in _sample(folders, group, lambda document: [(_hash(seed, document.id), "")],
+                                                                     defaultdict(lambda: limit)))
+
+
+def _line_parts(seed: int) -> Callable[[Document], Iterator[tuple[int, str]]]:
+    return lambda document: ((_hash(seed, document.id, number), line) for number, line in enumerate(lines_of(document.text)))
 
 
 def _sample(folders: Iterable[Path], group: GroupOf, parts: Callable[[Document], Iterable[tuple[int, str]]],
-            limit: int) -> Iterator[tuple[str, Document, str]]:
+            limits: Mapping[str, int]) -> Iterator[tuple[str, Document, str]]:
     folders = list(folders)
     chosen: dict[str, _SmallestHashes] = {}
     with Progress("documents", what="choosing a sample") as progress:
         for document in read_documents(*folders):
             name = group(document)
             if name is not None:
-                hashes = chosen.setdefault(name, _SmallestHashes(limit))
+                hashes = chosen.setdefault(name, _SmallestHashes(limits[name]))
                 for value, _ in parts(document):
                     hashes.add(value)
             progress.update()

@@ -7,7 +7,9 @@ spaces as pieces, a space before each text.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 
 import sentencepiece
@@ -17,18 +19,45 @@ from allam.errors import UserError
 from allam.progress import Progress
 from allam.section import HeldOut
 from allam.tokenizer import model
-from allam.tokenizer.sampling import sample_lines
+from allam.tokenizer.config import DomainName
+from allam.tokenizer.sampling import sample_lines_of
 
 # BPE training shares out its counting among threads; one number for all machines keeps the bytes the same
 _THREADS = 1
 
 
-def training_lines(folders: Iterable[Path], language: str, limit: int, seed: int, held_out: HeldOut) -> Iterator[str]:
-    """The sample of lines of one language on which its tokenizer is trained; held-out documents give none."""
-    def group_of(document: Document) -> str | None:
-        return language if document.language == language and not is_held_out(document.root_id, held_out.share, held_out.seed) else None
+def training_lines(folders: Iterable[Path], language: str, limit: int, seed: int, held_out: HeldOut, domains: Mapping[DomainName, float] | None = None,
+                   drawn: Counter[str] | None = None) -> Iterator[str]:
+    """The sample of lines of one language on which its tokenizer is trained; held-out documents give none.
 
-    for _, line in sample_lines(folders, group_of, limit, seed):
+    `domains` gives shares of `limit` by domain: one with fewer lines gives what it has. Without it, domains stand in proportion to their lines. `drawn`
+    counts the lines by domain. Raises `UserError` for a domain that the corpus has no document of in this language.
+    """
+    there, limits = set[str](), by_domain(domains, limit) if domains else {language: limit}
+
+    def group_of(document: Document) -> str | None:
+        if document.language != language or is_held_out(document.root_id, held_out.share, held_out.seed):
+            return None
+        there.add(document.domain)
+        return language if not domains else document.domain if document.domain in domains else None
+
+    sample = sample_lines_of(folders, group_of, limits, seed)
+    first = list(islice(sample, 1))  # the whole corpus has been seen once then
+    missing = sorted(set(domains or ()) - there)
+    if missing and there:
+        raise UserError(f"tokenizer.arabic.domains: the corpus has no text of {', '.join(missing)} in this language",
+                        f"name domains that it has: {', '.join(sorted(there))}")
+    return _counted_by_domain(chain(first, sample), drawn if drawn is not None else Counter())
+
+
+def by_domain(domains: Mapping[DomainName, float], limit: int) -> dict[str, int]:
+    """How many lines each domain is to give."""
+    return {name: max(1, round(share * limit)) for name, share in domains.items()}
+
+
+def _counted_by_domain(sample: Iterable[tuple[Document, str]], drawn: Counter[str]) -> Iterator[str]:
+    for document, line in sample:
+        drawn[document.domain] += 1
         yield line
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from allam.artifacts import file_sha256
 from allam.documents import Document, is_held_out, read_documents, shard_path, write_documents
@@ -72,6 +74,34 @@ def test_a_long_line_is_cut_without_losing_a_character(part: str, times: int) ->
     cut = list(sampling.lines_of(line))
     assert "".join(cut) == ("" if not line or line.isspace() else line)
     assert all(len(piece.encode()) <= 4192 for piece in cut)
+
+
+def test_lines_are_drawn_to_the_shares_of_the_recipe_and_a_domain_with_fewer_gives_all(corpus: dict[str, Path]) -> None:
+    there = Counter(d.domain for d in read_documents(*folders(corpus)) if d.language == "ar" for _ in sampling.lines_of(d.text))
+    few = min(there.values())
+    for shares, limit, wanted in (({"wiki": 0.75, "news": 0.25}, few, {"wiki": round(0.75 * few), "news": round(0.25 * few)}),
+                                  ({"news": 1.0}, 10**6, {"news": there["news"]}), ({}, 10**6, dict(there))):
+        drawn: Counter[str] = Counter()
+        lines = list(training.training_lines(folders(corpus), "ar", limit, 0, HeldOut(share=0), shares, drawn))
+        assert dict(drawn) == wanted
+        assert len(lines) == sum(wanted.values())
+
+
+def test_a_domain_that_the_corpus_lacks_is_refused_with_those_it_has(corpus: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"(?s)tokenizer\.arabic\.domains: the corpus has no text of books.*news, wiki"):
+        training.training_lines(folders(corpus), "ar", 100, 0, HeldOut(), {"wiki": 0.5, "books": 0.5})
+
+
+@pytest.mark.parametrize("shares", [{"wiki": 0.5}, {"wiki": 1.5, "news": -0.5}, {"wiki": 1.0, "poetry": 0.0}])
+def test_shares_by_domain_that_are_none_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="domains"):
+        ArabicTokenizerConfig.model_validate({"domains": shares})
+
+
+def test_the_stage_says_how_many_lines_of_each_domain_it_drew_and_which_fell_short(tokenizers: dict[str, Path], tmp_path: Path) -> None:
+    metrics = arabic.run(ArabicTokenizerConfig(vocab_size=700, max_sentences=10**6, domains={"wiki": 0.5, "news": 0.5}), tokenizers, tmp_path)
+    assert set(metrics["lines_by_domain"]) == {"wiki", "news"}
+    assert metrics["lines_asked_of_short_domains"] == {"wiki": 500_000, "news": 500_000}
 
 
 def test_training_lines_keep_their_indentation(corpus: dict[str, Path]) -> None:
