@@ -89,7 +89,7 @@ STAGES: dict[str, Stage] = {
     "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig, device=True, makes=("results.json", "bits_per_byte.json")),
     "judge": Stage("eval", "allam.eval.judge", JudgeConfig, device=True, makes=("scores.json",)),
     "votes": Stage("eval", "allam.eval.votes", VotesConfig, makes=("elo.json",)),
-    "report": Stage("report", "allam.report.build", ReportConfig, version=2, makes=("report.html",)),
+    "report": Stage("report", "allam.report.build", ReportConfig, version=3, makes=("report.html",)),
 }
 
 

@@ -166,6 +166,7 @@ def _phase(run: Run, name: str, steps: int, batch: int, first: float, last: floa
         record = {"step": step, "tokens": step * batch, "loss": loss, "grad_norm": 0.6 + 1.8 * left + run.random.random() * 0.2, "learning_rate": 1e-3}
         if len(shares) > 1:
             record["loss_by_component"] = {c: loss + offset for c, offset in zip(shares, (-0.3, 0.4, 0.2), strict=True)}
+            record["loss_by_domain"] = {"en/web": 1.25, "ar/books": 2.5}
         records.append(record)
         if step % 30 == 0 or step == 1:
             measured = {"en": bits[1] + (bits[0] - bits[1]) * left, "ar": bits[3] + (bits[2] - bits[3]) * left}

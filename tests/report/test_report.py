@@ -142,6 +142,11 @@ def test_new_rows_that_training_never_touched_are_named(run: Run, tmp_path: Path
     assert "5 more are special tokens and padding." in text
 
 
+def test_the_loss_of_each_domain_at_the_end_stands_with_its_stage(run: Run, tmp_path: Path) -> None:
+    text = " ".join(Page(made(run, tmp_path / "out")[0]).text.split())
+    assert "Loss by domain over the last twentieth of the steps: Arabic, natural: books 2.500; English: web 1.250." in text
+
+
 def test_the_funnel_counts_every_record_once(run: Run, tmp_path: Path) -> None:
     page, summary, _ = made(run, tmp_path / "out")
     total = summary["funnel"]
