@@ -5,6 +5,8 @@ the artifact in Prefect's UI. Without the variable (a test, a notebook) nothing 
 
     with Progress("documents", total=1200) as progress:
         progress.update(10, kept=9)
+
+What whoever watches should know beside (a damaged checkpoint was passed over) travels with it: `note("...")`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 MIN_SECONDS_BETWEEN_WRITES = 0.5
+_notes: list[str] = []  # of this process, which makes one stage
+
+
+def note(text: str) -> None:
+    """A warning for whoever watches: a line of the log at once, and with the next report of progress in the terminal."""
+    print(f"warning: {text}", flush=True)
+    _notes.append(text)
 
 
 class Progress:
@@ -48,7 +57,7 @@ class Progress:
         rate = (self.done - self.done_at_start) / elapsed
         left = (self.total - self.done) / rate if self.total is not None and rate > 0 else None
         state = {"what": self.what, "unit": self.unit, "done": self.done, "total": self.total, "rate": rate,
-                 "seconds_left": left, "info": self.info, "time": self._written}
+                 "seconds_left": left, "info": self.info, "notes": _notes, "time": self._written}
         temporary = self.path.with_name(self.path.name + ".tmp")
         try:  # a view, not a result: a full disk here must not hide the stage's own error
             temporary.write_text(json.dumps(state))

@@ -44,17 +44,22 @@ class LiveLines:
         self.width = max((len(name) for name in names), default=0)
         self.live: Live | None = None
         self.begun = self.written = time.monotonic()
+        self.notes: set[str] = set()  # what the stage warned of so far
 
     def started(self, name: str) -> None:
         """A stage begins."""
         self.begun = self.written = time.monotonic()
+        self.notes.clear()
         self._close()
         if out.is_terminal:
             self.live = Live(self._line("...", name, "starting"), console=out, transient=True, refresh_per_second=4)
             self.live.start()
 
     def progressed(self, name: str, state: Mapping[str, Any]) -> None:
-        """A stage reports progress."""
+        """A stage reports progress, and what it warns of, once."""
+        new = [note for note in state.get("notes", ()) if note not in self.notes]
+        self.notes.update(new)
+        show_warnings(f"{name}: {note}" for note in new)
         if self.live is not None:
             self.live.update(self._line("...", name, progress_line(state)))
         elif time.monotonic() - self.written >= SECONDS_BETWEEN_LINES:

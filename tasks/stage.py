@@ -6,6 +6,7 @@ a task returns is a small `ArtifactRef`. A retry after a crash goes on in the sa
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -78,7 +79,7 @@ def _run_stage(spec: StageSpec, inputs: Mapping[str, ArtifactRef], store: Store,
     """One stage: made, or found made."""
     followed, log = watcher.get() or _Nobody(), get_run_logger()
     followed.started(spec.name)
-    reports = _Reports(spec, lambda state: followed.progressed(spec.name, state), log.info)
+    reports = _Reports(spec, lambda state: followed.progressed(spec.name, state), log)
     try:
         made = make(spec, inputs, store, profile, reports)
     except BaseException as error:
@@ -119,8 +120,9 @@ class _Nobody:
 class _Reports:
     """Passes a stage's progress on: at once to the terminal, every few seconds to the UI's bar and its log."""
 
-    def __init__(self, spec: StageSpec, watch: Callable[[Mapping[str, Any]], None], log: Callable[[str], None]) -> None:
+    def __init__(self, spec: StageSpec, watch: Callable[[Mapping[str, Any]], None], log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         self.spec, self.watch, self.log = spec, watch, log
+        self.notes: set[str] = set()  # what the stage warned of so far
         self.artifact: UUID | None = None
         self.state: Mapping[str, Any] = {}
         self.shown = self.logged = time.monotonic()  # what is done within seconds needs no bar
@@ -128,13 +130,17 @@ class _Reports:
     def __call__(self, state: Mapping[str, Any]) -> None:
         self.watch(state)
         self.state = state
+        for note in state.get("notes", ()):
+            if note not in self.notes:
+                self.notes.add(note)
+                self.log.warning(f"{self.spec.name}: {note}")
         now = time.monotonic()
         if now - self.shown >= SECONDS_BETWEEN_UI_UPDATES:
             self.shown = now
             self._show(state)
         if now - self.logged >= SECONDS_BETWEEN_LOG_LINES:
             self.logged = now
-            self.log(f"{self.spec.name}: {progress_line(state)}")
+            self.log.info(f"{self.spec.name}: {progress_line(state)}")
 
     def _show(self, state: Mapping[str, Any]) -> None:
         if self.artifact is None:

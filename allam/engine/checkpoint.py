@@ -5,7 +5,8 @@
                                                        before the folder gets its name
 
 Every rank writes its share of the tensors, and reads its share of the files to check them.
-A folder without its final name never counts, and one whose files differ from their checksums is passed over, aloud. No file is ever unpickled.
+A folder without its final name never counts, and one whose files differ from their checksums is passed over, aloud, and loses that name, so that it
+counts for nothing when old ones are removed: it stays as `step-00000120.damaged` for a look. No file is ever unpickled.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,7 +29,8 @@ from torch import Tensor
 from allam.artifacts import canonical_json, file_sha256, fsync_folder, write_json
 from allam.engine.device import Ranks
 
-STATE, WEIGHT = "state.json", "weight/"
+STATE, WEIGHT, DAMAGED = "state.json", "weight/", ".damaged"
+NAME = re.compile(r"step-(\d{8,})")
 SHARD_BYTES = 4 * 2**30  # bounds the memory of a rank that writes
 
 
@@ -105,15 +108,17 @@ def place(folder: Path, step: int) -> Path:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints that have their final name, the oldest first."""
-    return sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith(".tmp"))
+    """The steps of the checkpoints that have their final name, the oldest first. Copies beside them (`step-00000120.bak`) don't count."""
+    return sorted(int(named[1]) for p in folder.glob("step-*") if (named := NAME.fullmatch(p.name)) and p.is_dir())
 
 
 def prune(folder: Path, last: int, keep: Callable[[int], bool]) -> None:
-    """Removes all but the `last` newest checkpoints and those whose step `keep` names."""
+    """Removes all but the `last` newest checkpoints and those whose step `keep` names, and all but as many of the damaged ones."""
     for step in steps(folder)[:-last]:
         if not keep(step):
             shutil.rmtree(place(folder, step), ignore_errors=True)
+    for damaged in sorted(folder.glob(f"step-*{DAMAGED}"))[:-last]:
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
 def keep_for_good(folder: Path, target: Path, keep: Callable[[int], bool]) -> None:
@@ -137,16 +142,26 @@ def _link(source: str, target: str) -> None:
 
 def newest(folder: Path, ranks: Ranks, say: Callable[[str], None] = print) -> dict[str, Any] | None:
     """The state of the newest sound checkpoint, with its folder under "folder"; None where there is none. What is damaged is named by `say` on the first
-    rank. Collective."""
+    rank, which sets it aside. Collective."""
     found: Any = ranks.broadcast(steps(folder) if ranks.first else None)
     for i in reversed(range(len(found))):
         candidate = place(folder, found[i])
         problem = damage_found_by(ranks, candidate)
         if problem is None:
             return state_of(candidate)
-        if ranks.first:
-            say(f"checkpoint {candidate.name} is damaged ({problem}); " + ("falling back to the one before" if i else "there is none before it"))
+        if ranks.first:  # all have read by now: they gathered what they found
+            _set_aside(candidate)
+            say(f"checkpoint {candidate.name} is damaged ({problem}); "
+                + ("falling back to the one before" if i else "there is none before it: training begins again"))
     return None
+
+
+def _set_aside(checkpoint: Path) -> None:
+    """Takes a damaged checkpoint's name away. It isn't removed: a file that one node can't read may be sound on another."""
+    aside = checkpoint.with_name(f"{checkpoint.name}{DAMAGED}")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    fsync_folder(checkpoint.parent)
 
 
 def damage_found_by(ranks: Ranks, checkpoint: Path) -> str | None:
@@ -172,10 +187,13 @@ def damage(checkpoint: Path, part: int = 0, parts: int = 1) -> str | None:
         return f"{STATE}: {type(error).__name__}"
     for name, expected in list(files.items())[part::parts]:
         path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if file_sha256(path) != expected:
-            return f"{name} differs from its checksum"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if file_sha256(path) != expected:
+                return f"{name} differs from its checksum"
+        except OSError as error:
+            return f"{name}: {error.strerror or type(error).__name__}"
     return None
 
 

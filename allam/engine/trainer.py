@@ -52,7 +52,7 @@ from allam.engine.stability import ROLLED_BACK, SKIPPED, StabilityMonitor
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
 from allam.layouts import batch_refusal
-from allam.progress import Progress
+from allam.progress import Progress, note
 from allam.versions import git_revision, versions
 
 T = TypeVar("T")
@@ -310,7 +310,7 @@ class Trainer:
 
     def _resume(self) -> int:
         """Loads the newest sound checkpoint, cuts the logs back to it, and returns the number of steps done."""
-        found = checkpoint.newest(self._checkpoints, self.ranks)
+        found = checkpoint.newest(self._checkpoints, self.ranks, note)
         if found:
             self._refuse_another(found)
             self._load(found)

@@ -29,6 +29,7 @@ from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes, lost_steps
 from allam.engine.trainer import Trainer
 from allam.errors import StageFailed, UserError
+from allam.progress import note
 from allam.text.tokenizer import Tokenizer
 from allam.train.blame import documents_of
 from allam.train.config import PretrainStageConfig
@@ -115,7 +116,7 @@ def _watch_english(profile: ClusterProfile, evals: list[dict[str, Any]], step: i
             f"more than the profile's max_english_rise of {profile.max_english_rise:.1%}")
     if profile.on_english_rise == "stop":
         raise StageFailed(told, "give English a larger share or lower the learning rate; or raise max_english_rise in the profile and run again")
-    print(f"warning: {told}", flush=True)
+    note(told)
 
 
 def _loss_by_domain(windows: Windows, trainer: Trainer,

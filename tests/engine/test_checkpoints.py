@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def _flip(path: Path, where: float = 0.5) -> None:
     path.write_bytes(content)
 
 
+def _link_to_what_fails_to_read(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
 def _change_a_number(path: Path) -> None:
     path.write_text(path.read_text().replace('"updates": 4', '"updates": 3'))
 
@@ -52,6 +58,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a flipped byte of the header": lambda folder: _flip(folder / "00000.safetensors", 0.001),
     "a file cut short": lambda folder: (folder / "00000.safetensors").write_bytes((folder / "00000.safetensors").read_bytes()[:-7]),
     "a file that is gone": lambda folder: (folder / "00000.safetensors").unlink(),
+    "a file that can't be read": lambda folder: _link_to_what_fails_to_read(folder / "00000.safetensors"),
     "a state that is gone": lambda folder: (folder / "state.json").unlink(),
     "a state cut short": lambda folder: (folder / "state.json").write_text((folder / "state.json").read_text()[:300]),
     "another number in the state": lambda folder: _change_a_number(folder / "state.json"),
@@ -85,6 +92,40 @@ def test_where_all_checkpoints_are_damaged_training_begins_anew_and_says_so(
     resumed = train(make_trainer(tmp_path, STEPS, RARELY))
     assert "there is none before it" in capsys.readouterr().out
     assert (resumed["resumed"], resumed["weights"]) == (0, undisturbed["weights"])
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_damaged_checkpoints_do_not_push_out_sound_ones_and_stay_for_a_look(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    _stop_after(tmp_path, 4, 5)
+    for step in (4, 5):
+        DAMAGES["a file cut short"](checkpoint.place(folder, step))
+    _stop_after(tmp_path, 1, 2)
+    assert _names(folder) == {"step-00000001", "step-00000002", "step-00000004.damaged", "step-00000005.damaged"}
+    assert make_trainer(tmp_path, STEPS, RARELY).start_step == 2
+    DAMAGES["a file cut short"](checkpoint.place(folder, 2))
+    _stop_after(tmp_path, 3)
+    assert _names(folder) == {"step-00000001", "step-00000003", "step-00000004.damaged", "step-00000005.damaged"}  # as many damaged ones as others
+
+
+def test_a_copy_beside_a_checkpoint_is_none(tmp_path: Path) -> None:
+    _stop_after(tmp_path, 2)
+    shutil.copytree(tmp_path / "checkpoints" / "step-00000002", tmp_path / "checkpoints" / "step-00000002.bak")
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+    assert make_trainer(tmp_path, STEPS, RARELY).start_step == 2
+
+
+def test_whoever_watches_reads_of_a_checkpoint_that_was_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stop_after(tmp_path, 2)
+    _flip(tmp_path / "checkpoints" / "step-00000002" / "00000.safetensors")
+    monkeypatch.setenv("ALLAM_PROGRESS", str(tmp_path / "progress.json"))
+    _stop_after(tmp_path, 1)
+    told = json.loads((tmp_path / "progress.json").read_text())["notes"][-1]
+    assert told == ("checkpoint step-00000002 is damaged (00000.safetensors differs from its checksum); "
+                    "there is none before it: training begins again")
 
 
 def test_a_checkpoint_holds_what_made_it(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from small import write_small_recipe
 
 from allam.artifacts import Store
 from allam.recipe import locate
+from flows.terminal import LiveLines
 
 CODE = Path(__file__).parents[2]
 DATA = ("ingest", "filter", "dedup")
@@ -50,6 +51,15 @@ def test_a_plan_needs_neither_torch_nor_prefect_and_takes_less_than_two_seconds(
     assert (done.returncode, modules) == (0, "[]"), done.stderr
     assert float(seconds) < 2
     assert "give a profile, as in `allam plan allam_7b --cluster node8`" in " ".join(done.stdout.split())
+
+
+def test_what_a_stage_warns_of_stands_in_the_terminal_once(capsys):
+    lines, state = LiveLines(["pretrain"]), {"unit": "steps", "done": 1, "total": 9, "notes": ["a checkpoint is damaged"]}
+    lines.started("pretrain")
+    for notes in (["a checkpoint is damaged"], ["a checkpoint is damaged", "English rose"]):
+        lines.progressed("pretrain", state | {"notes": notes})
+    told = capsys.readouterr().out
+    assert told.splitlines() == ["warning: pretrain: a checkpoint is damaged", "warning: pretrain: English rose"]
 
 
 def test_nothing_is_done_at_first(allam):
