@@ -312,6 +312,10 @@ def _base_files(root: Path, given: str) -> tuple[str, ...]:
 def _train(plan: Plan, files: FileTable) -> list[str]:
     """§2.2 and 2.3: a base model, imported or pretrained on English; embeddings for the new tokens; then both languages."""
     train, recipe = plan.recipe.train, plan.recipe
+    for name, phase in (("pretrain", train.pretrain), ("continue", train.continued)):
+        if phase is not None and phase.optimizer.state_warmup_steps + phase.optimizer.warmup_steps > phase.steps:
+            plan.warnings.append(f"train.{name}.optimizer: its warm-up ({phase.optimizer.state_warmup_steps} + {phase.optimizer.warmup_steps} steps) is longer "
+                                 f"than the phase's {phase.steps} steps: the peak learning rate is never reached; lower warmup_steps, or raise tokens")
     corpus = {"natural": "decontaminate", "translated": "decontaminate_translated"}
     pack = train.pack.model_copy(update={"held_out": recipe.data.held_out})
     plan.add("pack", pack, corpus | {"tokenizer": "merged_tokenizer"})

@@ -22,6 +22,7 @@ from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes
 from allam.engine.trainer import Trainer
 from allam.errors import UserError
+from allam.progress import note
 from allam.text.tokenizer import Tokenizer
 
 
@@ -30,6 +31,9 @@ def run(config: SftConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     examples, left_out, conversations = _examples(config, tokenizer, inputs["conversations"] / "sft.jsonl")
     total_steps = config.epochs * steps_per_epoch(len(examples), config.global_batch)
+    if config.warmup_steps > total_steps:
+        note(f"align.sft.warmup_steps is {config.warmup_steps}, more than the {total_steps} steps that there are: the peak learning rate is never reached; "
+             "lower it or align.sft.global_batch, or give more conversations")
     optimizer = OptimizerSettings(learning_rate=config.learning_rate, schedule=config.schedule, warmup_steps=config.warmup_steps,
                                   weight_decay=config.weight_decay, clip_norm=config.clip_norm)
     model = load_model(inputs["model"] / "model")

@@ -197,22 +197,27 @@ class Trainer:
         return {ROLLED_BACK: step}
 
     def _stop_at(self, batch: Sequence[T], loss: Callable[..., Any], describe: Callable[[list[T]], list[str]] | None, what: str) -> None:
-        """Raises `StageFailed` that names the items whose loss alone is no number; all of the batch where only the gradient is none."""
+        """Raises `StageFailed` that names the items whose loss alone is no number; all of the batch, saying so, where no item stands out."""
         alone = [0.0] * len(batch)
         mine = range(len(batch))[self.ranks.replica :: self.ranks.replicas]
         for i in range(-(-len(batch) // self.ranks.replicas)):  # as often on each rank, as ZeRO-3 needs
             number = mine[min(i, len(mine) - 1)] if mine else 0
             alone[number] = float(not math.isfinite(self.call(lambda model, item: float(loss(model, [item])[0]), batch[number])))
-        to_blame = [item for item, broken in zip(batch, self.ranks.sum(alone), strict=True) if broken] or list(batch)
+        broken = [item for item, found in zip(batch, self.ranks.sum(alone), strict=True) if found]
+        to_blame = broken or list(batch)
         named = describe(to_blame) if describe is not None and self.ranks.first else []
         told = ""
         if named:
             write_json(self.journal.work / NOT_FINITE, {"step": self._step + 1, "documents": named})
             more = f" and {len(named) - NAMED_IN_ERRORS} more (all stand in work/{NOT_FINITE})" if len(named) > NAMED_IN_ERRORS else ""
-            told = f" in the documents {', '.join(named[:NAMED_IN_ERRORS])}{more}"
+            where = "in the documents"
+            if len(broken) in (0, len(batch)):
+                where = ("with each item of the batch: the model has most likely diverged" if broken else
+                         "though each item's loss alone is a number: none can be singled out") + "; the batch has the documents"
+            told = f" {where} {', '.join(named[:NAMED_IN_ERRORS])}{more}"
         self.ranks.barrier()  # the rank that tells must not be killed because another one left
-        raise StageFailed(f"step {self._step + 1}: {what}{told}", "take these documents down (data.take_down) where their text is broken; "
-                          "else lower optimizer.learning_rate" if named else "lower optimizer.learning_rate, or look for broken text in the batch")
+        raise StageFailed(f"step {self._step + 1}: {what}{told}", "lower optimizer.learning_rate, or give it a warm-up; " + (
+                          "where the text of these documents is broken, take them down (data.take_down)" if named else "or look for broken text in the batch"))
 
     def _micro_batches(self, batch: Sequence[T]) -> list[tuple[list[T], float]]:
         """This replica's items in `micro_steps` parts with weight 1. A part without items (a short last batch) borrows one with weight 0,

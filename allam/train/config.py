@@ -117,6 +117,13 @@ class PhaseConfig(Section):
     attend_across_documents: bool = assumed("Llama 2 packs so", "whether a token sees the documents before its own in the same sequence", True)
     seed: int = assumed("any", "seed of the weights, and of dropout's masks", 0)
 
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> PhaseConfig:
+        if self.optimizer.state_warmup_steps >= self.steps:
+            raise ValueError(f"optimizer.state_warmup_steps {self.optimizer.state_warmup_steps} leaves none of the phase's {self.steps} steps (tokens / "
+                             "global_batch / sequence_length): all would be taken at learning rate 0; lower it, or raise tokens")
+        return self
+
     @property
     def steps(self) -> int:
         """Optimizer steps: the token budget divided by a step's tokens, rounded up."""

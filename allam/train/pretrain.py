@@ -8,6 +8,7 @@ Alone: `allam stage pretrain --recipe demo`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
 
     def evaluate(step: int) -> None:
         values = {c: round(bits_per_byte(model, tokenizer, found, windows.length, trainer.ranks, trainer.call), 6) for c, found in texts.items()}
+        _check_finite(values, step)
         trainer.journal.add_eval(step, step * tokens_a_step, bits_per_byte=values)
         _watch_english(trainer.profile, trainer.journal.evals(), step)
 
@@ -102,6 +104,16 @@ def _check(model: PreTrainedModel, tokenizer: Tokenizer, windows: Windows) -> No
     longest = model.config.max_position_embeddings
     if windows.length > longest:
         raise UserError(f"sequence_length {windows.length} is longer than the model's {longest} positions", "shorten sequence_length in the recipe")
+
+
+def _check_finite(values: dict[str, float], step: int) -> None:
+    """Stops the stage where a measurement is no number, which metrics and reports can't hold."""
+    broken = {component: value for component, value in values.items() if not math.isfinite(value)}
+    if broken:
+        told = ", ".join(f"{component}: {value}" for component, value in broken.items())
+        raise StageFailed(f"step {step}: held-out bits per byte is no number ({told}): "
+                          + ("the model has diverged" if step else "the weights that training starts from are broken"),
+                          "lower optimizer.learning_rate, or give it a warm-up" if step else "import or make that model again")
 
 
 def _watch_english(profile: ClusterProfile, evals: list[dict[str, Any]], step: int) -> None:

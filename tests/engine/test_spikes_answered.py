@@ -141,11 +141,20 @@ def test_a_loss_that_is_no_number_names_the_items_that_made_it(tmp_path: Path, s
     assert json.loads((tmp_path / "not_finite.json").read_text()) == {"step": 1, "documents": ["item-63"]}
 
 
+def test_where_every_item_is_to_blame_the_learning_rate_is_named_first(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, STEPS, RARELY)
+    next(trainer.steps())
+    batch = [torch.cat([torch.tensor([63]), item[1:]]) for item in batch_of(0)]
+    with pytest.raises(StageFailed, match="with each item of the batch: the model has most likely diverged") as stopped:
+        trainer.step(batch, _poisoned, denominator=1, describe=lambda items: [f"item-{i}" for i in range(len(items))])
+    assert stopped.value.remedy.startswith("lower optimizer.learning_rate")
+
+
 def test_where_only_the_gradient_is_no_number_all_of_the_batch_is_named_shortly(tmp_path: Path) -> None:
     def square_root(model: Any, items: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return loss(model, items)[0] + torch.sqrt(next(model.parameters()).sum() * 0.0), {}
 
     trainer = make_trainer(tmp_path, STEPS, RARELY)
     next(trainer.steps())
-    with pytest.raises(StageFailed, match=r"the gradient's norm nan in the documents (a-\d+, ){19}a-19 and 4 more \(all stand in work/not_finite.json\)"):
+    with pytest.raises(StageFailed, match=r"can be singled out; the batch has the documents (a-\d+, ){19}a-19 and 4 more \(all stand in work/not_f"):
         trainer.step(batch_of(0), square_root, denominator=1, describe=lambda items: [f"a-{i}" for i in range(3 * len(items))])

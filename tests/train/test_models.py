@@ -239,6 +239,20 @@ def test_a_loss_that_is_no_number_stops_training_with_the_ids_of_the_documents_i
     assert any(i < lengths[0] and i + LENGTH + 1 > len(stream) - lengths[-1] for i in within)  # none is named that the sequence doesn't touch
 
 
+def test_an_evaluation_that_is_no_number_stops_training_and_names_the_component_and_the_step(path: TrainingPath, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    inputs = {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": path.order, "held_out": path.packs}
+    wild = phase(6000, BOTH, eval_every=1, optimizer={"learning_rate": 1e38})
+    with pytest.raises(StageFailed, match=r"step 1: held-out bits per byte is no number \(en: (nan|inf).*the model has diverged") as stopped:
+        pretrain.run(PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=wild), inputs, tmp_path)
+    assert stopped.value.remedy.startswith("lower optimizer.learning_rate")
+
+
+def test_a_phase_that_would_train_at_learning_rate_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="state_warmup_steps 9999 leaves none of the phase's 47 steps"):
+        phase(6000, BOTH, optimizer={"learning_rate": 1e-2, "state_warmup_steps": 9999})
+
+
 def test_where_the_corpus_is_gone_documents_are_named_by_their_place_in_the_pack(path: TrainingPath) -> None:
     windows = Windows(path.packs, path.order)
     component, domain, start, _ = windows.span(3)
