@@ -151,7 +151,10 @@ def _report(folder: Path, error: BaseException) -> int:
         again = isinstance(error, RuntimeError) and int(os.environ.get("WORLD_SIZE", "1")) > 1  # what torch raises when a peer is gone
         message = f"{type(error).__name__}: {error}"
         remedy, status = f"the traceback stands in {folder / LOG}", 1
-    traceback.print_exception(error)
+    if isinstance(error, SystemExit):  # a stop that was asked for, with its own words
+        print(error, flush=True)
+    else:
+        traceback.print_exception(error)
     try:
         write_json(folder / ERROR, {"message": message, "remedy": remedy, "exit_code": status, "again": again,
                                     "cancelled": isinstance(error, StageCancelled)})

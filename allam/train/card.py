@@ -14,6 +14,7 @@ from transformers import PretrainedConfig
 
 from allam.artifacts import JOB, KEY_DIGITS_IN_PATH, Manifest, read_manifest, write_atomic, write_json
 from allam.audit.packed import tokens_by_licence
+from allam.engine.journal import EVALS, METRICS
 from allam.errors import ArtifactError
 from allam.text.tokenizer import Tokenizer
 
@@ -83,7 +84,7 @@ def card(origin: Origin, stages: dict[str, Made], config: PretrainedConfig, toke
              f"| longest sequence | {config.max_position_embeddings:,} tokens |"]
     if name is not None:
         lines.append(f"| made by | stage `{name}`{at}, key `{stages[name].about['key'][:16]}` |")
-        lines += _trainings(origin, stages) + _ledger(origin, stages) + _licences(stages)
+        lines += _trainings(origin, stages) + _ledger(origin, stages) + _licences(origin, stages)
     if origin.benchmarks:
         lines += ["", "## Benchmarks", "", "```json", json.dumps(origin.benchmarks, ensure_ascii=False, indent=1), "```"]
     chat = ("The chat template is part of the tokenizer: `tokenizer.apply_chat_template(messages, add_generation_prompt=True)`."
@@ -98,16 +99,33 @@ def _trainings(origin: Origin, stages: dict[str, Made]) -> list[str]:
     for name, made in stages.items():
         metrics: dict[str, Any] = made.manifest.metrics if made.manifest else {}
         if origin.step is not None and made.folder == origin.artifact:
-            rows.append(f"| {name} | {origin.step:,} of {origin.state['schedule']['total_steps']:,} | | | |")
+            steps = f"{origin.step:,} of {origin.state['schedule']['total_steps']:,}"
+            rows.append(f"| {name} | {steps} | {_so_far(origin)} |")
         elif made.kind == "import_model":
             rows.append(f"| {name} | `{made.about['config']['model']}`, revision {made.about['config']['revision']} | | | |")
         elif made.kind in TRAININGS:
             bits = metrics.get("bits_per_byte", {})
-            told = "; ".join(f"{LANGUAGES.get(c, c)} {bits['before'][c]:.4f} → {after:.4f}" for c, after in bits.get("after", {}).items())
+            told = _bits(bits.get("before", {}), bits.get("after", {}))
             losses = [metrics.get("loss", {}).get("last"), metrics.get("last_loss"), metrics.get("last", {}).get("loss")]
             rows.append(f"| {name} | {_number(metrics.get('steps'))} | {_number(metrics.get('tokens'))} | {next((v for v in losses if v is not None), '')} "
                         f"| {told} |")
     return ["", "## Training", "", "| stage | steps | tokens | last loss | held-out bits per byte |", "|---|---|---|---|---|", *rows] if rows else []
+
+
+def _bits(before: dict[str, float], after: dict[str, float]) -> str:
+    return "; ".join(f"{LANGUAGES.get(c, c)} {before[c]:.4f} → {value:.4f}" for c, value in after.items())
+
+
+def _so_far(origin: Origin) -> str:
+    """Tokens, last loss and bits per byte of a checkpoint, from the lines that stood in the logs when it was written."""
+    found = {}
+    for name in (METRICS, EVALS):
+        path = next((p for p in (origin.artifact / name, origin.artifact / "work" / name) if p.is_file()), None)
+        content = path.read_bytes()[: origin.state["logs"][name]] if path else b""
+        found[name] = [json.loads(line) for line in content.splitlines()]
+    row, evals = found[METRICS][-1] if found[METRICS] else {}, found[EVALS]
+    bits = _bits(evals[0]["bits_per_byte"], evals[-1]["bits_per_byte"]) if evals else ""
+    return f"{_number(row.get('tokens'))} | {row.get('loss', '')} | {bits}"
 
 
 def _number(value: Any) -> str:
@@ -120,21 +138,32 @@ def _ledger(origin: Origin, stages: dict[str, Made]) -> list[str]:
     for name, made in stages.items():
         if made.kind not in PHASES:
             continue
-        own = made.folder == origin.artifact and origin.state.get("ledger")
-        path = made.folder / LEDGER
-        if not own and not path.is_file():
-            continue
-        ledger: dict[str, Any] = own or {c: {d: row["consumed_tokens"] for d, row in domains.items()}
-                                         for c, domains in json.loads(path.read_text(encoding="utf-8")).items()}
+        ledger = _consumed(origin, made)
         rows += [f"| {name} | {LANGUAGES.get(c, c)} | {d} | {tokens:,} |" for c, domains in ledger.items() for d, tokens in domains.items()]
     return ["", "## Data", "", "| phase | language | domain | tokens |", "|---|---|---|---|", *rows] if rows else []
 
 
-def _licences(stages: dict[str, Made]) -> list[str]:
-    """Tokens of the packs by licence of their documents. Which licence the weights may carry follows from these and the base's."""
-    rows = []
+def _consumed(origin: Origin, made: Made) -> dict[str, dict[str, int]]:
+    """Tokens that a phase took, by component and domain; nothing where its ledger is gone."""
+    if made.folder == origin.artifact and origin.state.get("ledger"):
+        return dict(origin.state["ledger"])
+    path = made.folder / LEDGER
+    ledger = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {c: {d: row["consumed_tokens"] for d, row in domains.items()} for c, domains in ledger.items()}
+
+
+def _licences(origin: Origin, stages: dict[str, Made]) -> list[str]:
+    """Tokens of the packs by licence of their documents, of the components that were trained on: a pack may be there for its held-out text alone. Which
+    licence the weights may carry follows from these and the base's."""
+    rows, trained = [], dict[str, set[str]]()
+    for made in stages.values():
+        if made.kind in PHASES and "pack" in made.about["inputs"]:
+            ledger = _consumed(origin, made)
+            taken = {c for c, domains in ledger.items() if any(domains.values())} if ledger else set(LANGUAGES)  # without a ledger all may have been taken
+            trained.setdefault(made.about["inputs"]["pack"]["key"], set()).update(taken)
     for name, made in stages.items():
-        if made.kind != "pack" or made.manifest is None:
+        components = trained.get(made.about["key"], set())
+        if made.kind != "pack" or made.manifest is None or not components:
             continue
         corpora = [made.folder.parent.parent / ref["kind"] / ref["key"][:KEY_DIGITS_IN_PATH]
                    for ref in (made.about["inputs"][which] for which in ("natural", "translated"))]
@@ -143,5 +172,5 @@ def _licences(stages: dict[str, Made]) -> list[str]:
         except (OSError, ArtifactError):
             continue  # the corpus was removed since
         rows += [f"| {name} | {row['licence'] or '(none given)'} | {LANGUAGES.get(row['component'], row['component'])} | {row['documents']:,} "
-                 f"| {row['tokens']:,} |" for row in found]
+                 f"| {row['tokens']:,} |" for row in found if row["component"] in components]
     return ["", "## Licences of the texts", "", "| pack | licence | language | documents | tokens |", "|---|---|---|---|---|", *rows] if rows else []

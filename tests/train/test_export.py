@@ -99,7 +99,9 @@ def test_an_export_that_answers_otherwise_is_refused(trained: Trained, tmp_path:
 def test_the_card_and_the_recipe_say_what_a_checkpoint_was_made_of(trained: Trained, tmp_path: Path) -> None:
     export.export(Origin(trained.artifact, 10), trained.tokenizer, tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
-    assert f"| pretrain | 10 of {STEPS} |" in card
+    row = json.loads((trained.artifact / "metrics.jsonl").read_text().splitlines()[9])
+    first = json.loads((trained.artifact / "evals.jsonl").read_text().splitlines()[0])["bits_per_byte"]["en"]
+    assert f"| pretrain | 10 of {STEPS} | {10 * BATCH * LENGTH:,} | {row['loss']} | English {first:.4f} → " in card
     assert f"| pretrain | English | web | {10 * BATCH * LENGTH // 2:,} |" in card
     assert "| pack | MIT | English | " in card
     assert "| pack | (none given) | Arabic | " in card
@@ -111,6 +113,17 @@ def test_the_card_and_the_recipe_say_what_a_checkpoint_was_made_of(trained: Trai
     card = (tmp_path / "whole" / "README.md").read_text()
     assert f"| pretrain | {STEPS} | {STEPS * BATCH * LENGTH:,} | " in card
     assert '"accuracy": 0.5' in card
+
+
+def test_the_card_lists_the_licences_of_what_was_trained_on_alone(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.root, tmp_path / "store")
+    artifact = tmp_path / "store" / trained.artifact.relative_to(trained.root)
+    ledger = json.loads((artifact / "ledger.json").read_text())
+    (artifact / "ledger.json").write_text(json.dumps({"en": ledger["en"]}))
+    export.export(Origin(artifact), trained.tokenizer, tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| pack | MIT | English | " in card
+    assert "Arabic |" not in card
 
 
 def test_a_checkpoint_that_is_damaged_or_not_there_or_of_another_tokenizer_is_refused(trained: Trained, tmp_path: Path, base_tokenizer: Path) -> None:
