@@ -85,7 +85,7 @@ STAGES: dict[str, Stage] = {
     "sample": Stage("align", "allam.align.sample", SampleConfig, device=True, makes=("candidates.jsonl",)),
     "review": Stage("align", "allam.align.review", ReviewConfig, makes=("pairs.jsonl",)),
     "dpo": Stage("align", "allam.align.dpo", DpoConfig, ranks=True, makes=_MODEL),
-    "export": Stage("train", "allam.train.export", ExportConfig, version=2, makes=_MODEL),
+    "export": Stage("train", "allam.train.export", ExportConfig, version=3, makes=_MODEL),
     "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig, device=True, makes=("results.json", "bits_per_byte.json")),
     "judge": Stage("eval", "allam.eval.judge", JudgeConfig, device=True, makes=("scores.json",)),
     "votes": Stage("eval", "allam.eval.votes", VotesConfig, makes=("elo.json",)),

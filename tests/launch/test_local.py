@@ -101,6 +101,15 @@ def test_what_goes_wrong_in_a_worker_is_told_with_a_remedy_and_leaves_nothing_do
         assert "| last words" in caught.value.message
 
 
+def test_a_stop_that_was_asked_for_is_a_line_of_the_log(bench):
+    bench.toy(act="ends_itself")
+    with pytest.raises(StageFailed, match="stopped from outside"):
+        bench.make("toy")
+    log = (bench.folder("toy") / "log.txt").read_text()
+    assert "\nstopped by SIGTERM after step 3\n" in log
+    assert "Traceback" not in log
+
+
 def test_a_stage_whose_input_is_not_made_is_the_users_mistake(bench):
     bench.toy()
     bench.toy("second", inputs={"source": "toy"})

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from allam import slurm_queue
 from allam.artifacts import SUBMITTED
-from allam.cluster import ClusterProfile, load_profile
+from allam.cluster import ClusterProfile, Slurm, load_profile
 from allam.errors import StageCancelled, StageFailed, UserError
 from allam.launch import slurm
 from allam.launch.slurm_script import render
@@ -88,6 +88,11 @@ def fake(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     monkeypatch.setattr(slurm, "SECONDS_TO_SEE_FILES", 0.3)
     monkeypatch.setattr("allam.launch.slurm_script.SECONDS_BETWEEN_STARTS", 0)
     return FakeSlurm(bench, tmp_path / "fake")
+
+
+@pytest.mark.parametrize("given", [0, "0"])
+def test_all_memory_of_a_node_may_be_asked_for_with_or_without_quotes(given):
+    assert Slurm.model_validate({"memory": given}).memory == "0"
 
 
 def test_a_stage_is_one_job_and_then_reused(fake):

@@ -26,6 +26,8 @@ from allam.engine.model import load_model, new_model, save_model
 from allam.engine.schedule import OptimizerSettings, learning_rate
 from allam.errors import StageFailed, UserError
 from allam.files import FileTable
+from allam.pipeline import make_plan
+from allam.recipe import load
 from allam.section import HeldOut
 from allam.text.tokenizer import Tokenizer
 from allam.train import export, extend, import_model, mix, pack, pretrain
@@ -251,6 +253,12 @@ def test_an_evaluation_that_is_no_number_stops_training_and_names_the_component_
 def test_a_phase_that_would_train_at_learning_rate_0_is_refused() -> None:
     with pytest.raises(ValueError, match="state_warmup_steps 9999 leaves none of the phase's 47 steps"):
         phase(6000, BOTH, optimizer={"learning_rate": 1e-2, "state_warmup_steps": 9999})
+
+
+def test_a_warm_up_longer_than_the_phase_is_told_by_the_plan() -> None:
+    short = make_plan(load("demo", ["train.pretrain.tokens=16384", "train.pretrain.optimizer.warmup_steps=9999"]))
+    assert any(told.startswith("train.pretrain.optimizer: its warm-up (0 + 9999 steps) is longer than the phase's") for told in short.warnings)
+    assert not any("warm-up" in told for told in make_plan(load("demo")).warnings)
 
 
 def test_where_the_corpus_is_gone_documents_are_named_by_their_place_in_the_pack(path: TrainingPath) -> None:

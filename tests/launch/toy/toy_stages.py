@@ -20,7 +20,8 @@ from allam.section import Section
 class ToyConfig(Section):
     """What the toy does."""
 
-    act: Literal["count", "user_error", "failure", "crash", "killed", "sleep", "environment", "disk_full", "leave_helper", "ranks", "train"] = "count"
+    act: Literal["count", "user_error", "failure", "crash", "killed", "ends_itself", "sleep", "environment",
+                 "disk_full", "leave_helper", "ranks", "train"] = "count"
     steps: int = 20
     step_seconds: float = 0.0
     note: str = ""
@@ -81,6 +82,10 @@ def _failure(*_: object) -> None:
 def _crash(*_: object) -> None:
     print("last words", flush=True)
     os.abort()
+
+
+def _ends_itself(*_: object) -> None:
+    raise SystemExit("stopped by SIGTERM after step 3")
 
 
 def _killed(*_: object) -> None:
