@@ -20,6 +20,7 @@ from itertools import pairwise
 
 from allam.data.config import AnonymiseConfig, PersonalKind
 from allam.data.personal_numbers import FEWEST, MOST_GROUPS, iban_length, number_kind
+from allam.text.forms import INVISIBLE
 
 PLACEHOLDERS: dict[PersonalKind, str] = {
     "email": "[email]", "ip": "[ip]", "phone": "[phone]", "card": "[card]", "iban": "[iban]", "national_id": "[id]",
@@ -27,11 +28,10 @@ PLACEHOLDERS: dict[PersonalKind, str] = {
 Span = tuple[int, int, PersonalKind]
 
 _D = "0-9٠-٩۰-۹"
-_INVISIBLE = "\u200b-\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff\u00ad"
 _BETWEEN = " \u00a0.()/\u2010-\u2013-"
-_MAYBE_NUMBER = re.compile(f"[{_D}][{_D}{_INVISIBLE}{_BETWEEN}]{{5,}}[{_D}]")
-_MAYBE_IPV6 = re.compile(f":[{_D}{_INVISIBLE}A-Fa-f]{{0,9}}:")
-_HIDDEN = re.compile(f"[{_INVISIBLE}]")
+_MAYBE_NUMBER = re.compile(f"[{_D}][{_D}{INVISIBLE}{_BETWEEN}]{{5,}}[{_D}]")
+_MAYBE_IPV6 = re.compile(f":[{_D}{INVISIBLE}A-Fa-f]{{0,9}}:")
+_HIDDEN = re.compile(f"[{INVISIBLE}]")
 _FOLD = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹\u00a0\u2010\u2011\u2012\u2013", "01234567890123456789 ----")
 
 # What may not stand before is looked at after a match: a pattern that begins with its own characters is searched for ten times faster.

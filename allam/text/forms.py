@@ -13,7 +13,10 @@ from typing import Literal, get_args
 
 # Harakat, tanwin, shadda, sukun and other combining marks, superscript alef, Quranic marks (not the signs U+06DD, U+06DE, U+06E9,
 # which are no marks on letters), extended marks, and tatweel.
-_MARKS = re.compile("[\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u08ca-\u08e1\u08e3-\u08ff\u0640]+")
+_MARK_CLASS = "\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u08ca-\u08e1\u08e3-\u08ff\u0640"
+_MARKS = re.compile(f"[{_MARK_CLASS}]+")
+INVISIBLE = "\u200b-\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff\u00ad"  # for a class: marks of direction and joining, soft hyphens, a file's first mark
+_UNSEEN = re.compile(f"[{_MARK_CLASS}{INVISIBLE}]+")
 _WORD = re.compile(r"\w+")
 
 Fold = Literal["alef", "hamza", "ya", "ta_marbuta"]
@@ -34,12 +37,12 @@ def without_marks(text: str) -> str:
 
 
 def comparison_form(text: str, folds: Iterable[Fold] = ()) -> str:
-    """NFKC (which folds presentation forms), without diacritics and tatweel, every run of white space one space, none at the ends.
+    """NFKC (which folds presentation forms), without diacritics, tatweel and what nobody sees, white space as single spaces.
 
     `folds` names the letters whose variants are taken for one, too.
     """
     if not text.isascii():
-        text = _MARKS.sub("", unicodedata.normalize("NFKC", text))  # returns at once what is normal already
+        text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))  # returns at once what is normal already
         for fold in folds:
             text = _replaced(text, FOLDS[fold])
     return " ".join(text.split())

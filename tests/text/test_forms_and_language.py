@@ -7,7 +7,7 @@ import pytest
 
 from allam.data.config import FilterConfig
 from allam.errors import UserError
-from allam.text.forms import comparison_form, without_marks
+from allam.text.forms import comparison_form, comparison_words, without_marks
 from allam.text.language import LanguageIdentifier, reaches
 from allam.text.stop_words import ARABIC, ENGLISH
 
@@ -57,6 +57,15 @@ def test_a_score_of_exactly_095_in_the_models_own_precision_is_kept() -> None:
 def test_another_model_than_the_recipes_is_refused_with_its_checksum() -> None:
     with pytest.raises(UserError, match=r"data\.filter\.language_model_sha256"):
         LanguageIdentifier.load("0" * 64)
+
+
+@pytest.mark.parametrize("sign", ["\u200f", "\u200b", "\u200d", "\u202b", "\u2066", "\u061c", "\u00ad", "\ufeff"])
+def test_characters_that_nobody_sees_make_no_difference_in_comparing_and_stay_for_language_identification(sign: str) -> None:
+    text = "ذهبنا إلى السوق with the neighbours"
+    other = f"{sign}ذهبنا إلى الس{sign}وق with the neigh{sign}bours"
+    assert comparison_form(other) == comparison_form(text)
+    assert comparison_words(other) == comparison_words(text)
+    assert without_marks(other) == other
 
 
 def test_stop_words_stand_in_the_form_in_which_words_are_looked_up() -> None:
