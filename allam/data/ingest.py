@@ -9,6 +9,7 @@ are written again, and `as_read/` keeps them whole for the next run. Neither the
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import pyarrow as pa
 from allam.data.config import IngestConfig
 from allam.data.parts import SET_ASIDE, TAKEN_DOWN, Part, make_part, part_folder, part_ids, part_shard, parts_of, set_aside_line
 from allam.data.readers import LEFT_OUT, SetAside
+from allam.data.readers.records import NO_COLUMN
 from allam.data.reuse import MadePart, find_earlier, write_parts
 from allam.data.signatures import Repeats, Rows, save_array
 from allam.data.tables import (
@@ -39,7 +41,7 @@ from allam.data.tables import (
 )
 from allam.data.tasks import Meter, run_tasks
 from allam.documents import shard_path
-from allam.errors import UserError
+from allam.errors import UserError, did_you_mean
 
 
 @dataclass
@@ -163,6 +165,11 @@ def _write_set_aside(out: Path, reads: list[_Read], rewritten: list[tuple[int, i
 
 
 def _refuse_damaged_or_empty(source: str, row: dict[str, Any], config: IngestConfig, out: Path) -> None:
+    if not row["out"] and NO_COLUMN in row["set_aside"]:
+        with open(out / SET_ASIDE, "rb") as file:
+            first = next(line for line in map(json.loads, file) if line["source"] == source and line["reason"] == NO_COLUMN)
+        field = config.sources[source].text_field
+        raise UserError(f"data.sources.{source}.text_field: {first['file']} has no column {field!r}", did_you_mean(field, first["excerpt"].split(", ")))
     broken = sum(count for reason, count in row["set_aside"].items() if reason not in LEFT_OUT and reason != TAKEN_DOWN)
     if row["in"] and broken / row["in"] > config.max_set_aside_share:
         reasons = ", ".join(f"{count} {reason}" for reason, count in row["set_aside"].items())

@@ -172,6 +172,15 @@ def test_a_parquet_file_without_the_text_column_names_the_field_and_the_columns(
         ingest(tmp_path, tmp_path / "out", path="a.parquet")
 
 
+def test_a_table_without_the_text_column_beside_others_is_set_aside_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,The weather was cold.\n")
+    (tmp_path / "b.csv").write_text("id,content\n2,one\n3,two\n")
+    pq.write_table(pa.table({"content": ["x", "y", "z"]}), tmp_path / "c.parquet")
+    metrics = ingest(tmp_path, tmp_path / "out", path="*.*")["funnel"]["s"]
+    assert metrics == {"in": 6, "out": 1, "dropped": {}, "set_aside": {"no_column": 5}}
+    assert {(row["file"], row["excerpt"]) for row in set_aside(tmp_path / "out")} == {("b.csv", "id, content"), ("c.parquet", "content")}
+
+
 def test_a_cut_parquet_file_is_set_aside(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": LINES}), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])

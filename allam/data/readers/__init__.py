@@ -53,11 +53,11 @@ def read_records(source: str, config: SourceConfig, place: Place, max_bytes: int
         case "parquet":
             from allam.data.readers import parquet
 
-            yield from parquet.read(source, config, place, max_bytes, on_read)
+            yield from parquet.read(config, place, max_bytes, on_read)
         case "csv" | "tsv" as kind:
             from allam.data.readers import delimited
 
-            yield from delimited.read(source, config, place.name, read_lines(content, max_bytes), max_bytes, "," if kind == "csv" else "\t")
+            yield from delimited.read(config, read_lines(content, max_bytes), max_bytes, "," if kind == "csv" else "\t")
         case "text":
             from allam.data.readers import text
 

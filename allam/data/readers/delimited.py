@@ -14,29 +14,29 @@ from collections.abc import Iterator
 
 from allam.data.archives import Line
 from allam.data.config import SourceConfig
-from allam.data.readers.records import Fields, Record, SetAside, excerpt
-from allam.errors import UserError, did_you_mean
+from allam.data.readers.records import NO_COLUMN, Fields, Record, SetAside, excerpt
 
 REREAD = 8  # times the largest document: what may be read a second time in one file
 
 
-def read(source: str, config: SourceConfig, name: str, lines: Iterator[Line], max_bytes: int, separator: str) -> Iterator[Record]:
-    """A record a row; raises `UserError` where no column holds the text."""
+def read(config: SourceConfig, lines: Iterator[Line], max_bytes: int, separator: str) -> Iterator[Record]:
+    """A record a row; none of them a document where no column holds the text."""
     rows = _Rows(lines, max_bytes, separator)
     header = next(rows, None)
     if header is None:
         return
+    names = [] if isinstance(header, SetAside) else [cell.strip() for cell in header[1]]
+    if not isinstance(header, SetAside) and config.text_field not in names:
+        header = SetAside(1, NO_COLUMN, excerpt(", ".join(names)), records=0)
     if isinstance(header, SetAside):  # nobody knows what the rows below are: none is a document, and each is counted
         for row in rows:
             if isinstance(row, SetAside) and row.reason != "bad_row":
                 yield row
             else:
                 header.records += 1
+        header.records = max(1, header.records)
         yield header
         return
-    names = [cell.strip() for cell in header[1]]
-    if config.text_field not in names:
-        raise UserError(f"data.sources.{source}.text_field: {name} has no column {config.text_field!r}", did_you_mean(config.text_field, names))
     fields, rows.cells = Fields(config), len(names)
     for row in rows:
         if isinstance(row, SetAside):

@@ -15,16 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from allam.data.config import SourceConfig
-from allam.data.readers.records import EXCERPT, Fields, Record, SetAside, excerpt, is_utf8
-from allam.errors import UserError, did_you_mean
+from allam.data.readers.records import EXCERPT, NO_COLUMN, Fields, Record, SetAside, excerpt, is_utf8
 from allam.remote import Place, as_local
 
 ROWS = 256  # at once
 BYTES = 1 << 26  # at once
 
 
-def read(source: str, config: SourceConfig, place: Place, max_bytes: int, on_read: Callable[[int], None]) -> Iterator[Record]:
-    """A record a row; raises `UserError` where there is no column with the text."""
+def read(config: SourceConfig, place: Place, max_bytes: int, on_read: Callable[[int], None]) -> Iterator[Record]:
+    """A record a row; none of them a document where no column holds the text."""
     fields = Fields(config)
     with as_local(place) as path:
         try:
@@ -35,7 +34,9 @@ def read(source: str, config: SourceConfig, place: Place, max_bytes: int, on_rea
         with file:
             names = file.schema_arrow.names
             if not {".".join(fields.text), fields.text[0]} & set(names):
-                raise UserError(f"data.sources.{source}.text_field: {place.name} has no column {config.text_field!r}", did_you_mean(config.text_field, names))
+                yield SetAside(1, NO_COLUMN, excerpt(", ".join(names)), records=max(1, file.metadata.num_rows))
+                on_read(path.stat().st_size)
+                return
             columns, row, size = sorted(fields.columns() & set(names)), 1, path.stat().st_size
             groups = file.metadata.num_row_groups
             for group in range(groups):

@@ -10,6 +10,8 @@ from allam.data.config import SourceConfig
 
 EXCERPT = 200  # characters of a broken record that are shown
 
+NO_COLUMN = "no_column"  # of a table without the text's column; the excerpt names the columns that there are
+
 # Records that are no documents by their nature, not by a fault: counted by reason, but a source isn't broken by having them.
 LEFT_OUT = frozenset({"redirect", "not_an_article", "not_wikitext", "fetch_failed", "not_html", "no_main_text"})
 
