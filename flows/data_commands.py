@@ -39,7 +39,8 @@ def dropped(recipe: RecipeName,
             raise UserError(f"{option}: the recipe {run.plan.recipe.name!r} has no {option[2:]} {value!r}", did_you_mean(value, names))
     made = {name: found for name, found in _made(run, stages).items() if stage in (None, name)}
     if not made:
-        raise UserError("none of the data stages is made yet", f"`allam run {recipe} --to {stage or stages[-1]}` makes them")
+        raise UserError(f"{stage} is not made yet" if stage else "none of the data stages is made yet",
+                        f"`allam run {recipe} --to {stage or stages[-1]}` makes {'it' if stage else 'them'}")
     rows = [row for name, (_, manifest) in made.items() for row in losses(name, manifest, source, reason)]
     if reason is not None and not rows:
         reasons = {row["reason"] for name, (_, manifest) in made.items() for row in losses(name, manifest, source)}

@@ -229,7 +229,7 @@ def _records(part: Part, root: Path, max_bytes: int, meter: Meter, doubted: dict
     for file in part.files:
         number, known = 0, doubted.get(file.path)
         try:
-            for record in read_records(part.source, part.config, check_source(root, file), max_bytes, meter.add, known and known.trusted):
+            for record in read_records(part.source, part.config, check_source(root, file), max_bytes, meter.add, None if known is None else known.trusted):
                 if known is not None and isinstance(record, SetAside) and record.reason == "bad_checksum":
                     record.records = max(1, known.records - number)
                 yield file, number, record
