@@ -33,7 +33,8 @@ class FileTable:
         self._changed = False
 
     def resolve(self, field: str, pattern: str, *, urls: bool = False) -> tuple[FileRef, ...]:
-        """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path.
+        """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path; files that
+        begin with `.` or `_` only where the pattern does.
 
         With `urls` a pattern may be a URL too (see `allam.remote`).
         """
@@ -48,7 +49,7 @@ class FileTable:
         target = self.root / pattern
         if target == self.root:
             raise UserError(f"{field}: the path {pattern!r} is the data root itself", "name a file, a folder or a glob below data.root")
-        paths = sorted(p for p in (target.rglob("*") if target.is_dir() else self.root.glob(pattern)) if p.is_file())
+        paths = sorted(p for p in (target.rglob("*") if target.is_dir() else self.root.glob(pattern)) if p.is_file() and not _is_hidden(p.name, pattern))
         if pattern in self._locked:
             known = {ref.path for ref in self._locked[pattern]}
             self.unlocked |= dict.fromkeys(name for name in (path.relative_to(self.root).as_posix() for path in paths) if name not in known)
@@ -109,6 +110,11 @@ class FileTable:
         """Keeps the checksums for the next plan."""
         if self._cache_file is not None and self._changed:
             write_json(self._cache_file, self._cache)
+
+
+def _is_hidden(name: str, pattern: str) -> bool:
+    """Whether a file is none of the data, as `_SUCCESS` and `.part-0.crc` of Spark and Hadoop aren't, unless the pattern's last part begins as it does."""
+    return name[0] in "._" and Path(pattern).name[0] != name[0]
 
 
 def write_lock(path: Path, table: FileTable) -> dict[str, int]:

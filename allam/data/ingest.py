@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from allam import progress
 from allam.data.config import IngestConfig
 from allam.data.parts import SET_ASIDE, TAKEN_DOWN, Part, make_part, part_folder, part_ids, part_shard, parts_of, set_aside_line
 from allam.data.readers import LEFT_OUT, SetAside
@@ -76,7 +77,16 @@ def run(config: IngestConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
         _refuse_damaged_or_empty(source, row, config, out)
     sizes = _publish(order, reads, lines, rewritten, out)
     reused = sum(read.notes["files"] for read in reads if read.notes["reused"])
-    return {"funnel": rows, "sources": sizes, "files": {"read": sum(read.notes["files"] for read in reads) - reused, "reused": reused}}
+    metrics = {"funnel": rows, "sources": sizes, "files": {"read": sum(read.notes["files"] for read in reads) - reused, "reused": reused}}
+    return metrics | ({"take_down": _taken_down(config.take_down, reads)} if config.take_down else {})
+
+
+def _taken_down(ids: tuple[str, ...], reads: list[_Read]) -> dict[str, int]:
+    """How many of the ids named a document, or the original of one, and how many didn't, which whoever watches is told."""
+    unknown = sorted(set(ids) - {name for read in reads for name in read.notes["taken_down"]})
+    if unknown:
+        progress.note(f"{len(unknown)} of the {len(ids)} ids in data.take_down name no document of the sources, such as {unknown[0]!r}: is it misspelt?")
+    return {"ids": len(ids), "unknown": len(unknown)}
 
 
 def _read_all(config: IngestConfig, parts: list[Part], root: Path, out: Path) -> tuple[list[_Read], Repeats]:

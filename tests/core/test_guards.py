@@ -73,3 +73,11 @@ def test_a_damaged_cache_of_checksums_costs_a_reading_and_nothing_else(tmp_path)
     cache = tmp_path / "files.json"
     cache.write_text(json.dumps({str(tmp_path / "a.txt"): 3}), encoding="utf-8")
     assert FileTable(tmp_path, cache).resolve("f", "a.txt") == fresh
+
+
+def test_what_other_programs_leave_beside_the_data_is_none_of_it_unless_it_is_named(tmp_path):
+    for name in ("a.jsonl", "_SUCCESS", ".a.jsonl.crc"):
+        (tmp_path / "raw" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "raw" / name).write_text("{}\n")
+    table = FileTable(tmp_path)
+    assert [file.path for pattern in ("raw", "raw/*", "raw/_*") for file in table.resolve("f", pattern)] == ["raw/a.jsonl", "raw/a.jsonl", "raw/_SUCCESS"]

@@ -57,6 +57,7 @@ def test_it_is_in_no_artifact_of_the_new_plan_and_only_its_files_are_made_again(
     fresh = make_stages(data("e2", "no-such-id"), root, tmp_path / "fresh", *STAGES)
     assert {name: checksums(folder) for name, folder in second.items()} == {name: checksums(folder) for name, folder in fresh.items()}
     assert trace(Store(tmp_path / "fresh"), "e2") == []
+    assert read_manifest(fresh["ingest"]).metrics["take_down"] == {"ids": 2, "unknown": 1}
     for folder in fresh.values():
         assert ARABIC not in "".join(d.text for d in read_documents(folder / "documents", folder / "as_read"))
         assert not any("e2" in path.read_text() for path in folder.glob("set_aside.jsonl"))
