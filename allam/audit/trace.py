@@ -29,11 +29,24 @@ SEARCHED = ("ingest", "filter", "dedup", "decontaminate", "translate", "pack")  
 def trace(store: Store, name: str) -> list[Place]:
     """The places of the document with this id, in the order in which artifacts were made."""
     found: list[Place] = []
-    manifests = _manifests(store)
+    manifests, translations = _manifests(store), set[str]()
     for folder, manifest in manifests.items():
-        for holds, where in _places(folder, manifest, store, name):
+        for holds, where in _places(folder, manifest, store, name, translations):
             found.append({"artifact": f"{manifest.kind}/{folder.name}", "stage": manifest.name, "holds": holds, "where": where})
+    found += [{"artifact": f"{folder.parent.name}/{folder.name}", "stage": folder.parent.name, "holds": "unfinished", "where": where}
+              for folder in store.folders() if folder not in manifests for where in _unfinished(folder, name)]
     return found + _made_from(manifests, {place["artifact"] for place in found if place["holds"] in HOLDS})
+
+
+def _unfinished(folder: Path, name: str) -> Iterator[str]:
+    """Where the document or a translation of it stands in what a stage left that failed or was killed."""
+    for path in sorted(folder.rglob("*.parquet")):
+        try:
+            held = next(_rows(path, name), None)
+        except (pa.ArrowException, OSError):  # half written, or no documents
+            continue
+        if held is not None:
+            yield f"{path.relative_to(folder)}, row {held[1]}, of a stage that was stopped: run it to its end, or remove the folder"
 
 
 def _manifests(store: Store) -> dict[Path, Manifest]:
@@ -49,13 +62,19 @@ def _manifests(store: Store) -> dict[Path, Manifest]:
     return dict(sorted(found.items(), key=lambda entry: (entry[1].started_at, entry[0])))
 
 
-def _places(folder: Path, manifest: Manifest, store: Store, name: str) -> Iterator[tuple[str, str]]:
-    """(what is held, where) of one artifact."""
+def _places(folder: Path, manifest: Manifest, store: Store, name: str, translations: set[str]) -> Iterator[tuple[str, str]]:
+    """(what is held, where) of one artifact. Adds to `translations` the ids of those it meets; what drops them comes later than what holds them."""
     for path in [path for part in ("documents", "as_read") for path in shards(folder / part)]:
-        for holds, row in _rows(path, name):
+        for holds, row, document in _rows(path, name):
             yield holds, f"{path.relative_to(folder)}, row {row}"
+            if holds == "translation":
+                translations.add(document)
     needle = name.encode()
     for path in sorted(folder.glob("dropped/*/*.jsonl.zst")):
+        for translation in sorted(translations - {name}):
+            for record in read_lines(path, translation.encode()):
+                if record["id"] == translation:
+                    yield "dropped", f"its translation {translation}: {record['reason']} ({record['detail']})"
         for record in read_lines(path, needle):
             if record["id"] == name:
                 yield "dropped", f"{record['reason']} ({record['detail']})"
@@ -73,14 +92,14 @@ def _places(folder: Path, manifest: Manifest, store: Store, name: str) -> Iterat
         yield from _packed(folder, manifest, store, name)
 
 
-def _rows(path: Path, name: str) -> Iterator[tuple[str, int]]:
-    """Rows of a shard that are the document, or a translation of it."""
+def _rows(path: Path, name: str) -> Iterator[tuple[str, int, str]]:
+    """(what, row, id) of a shard's rows that are the document, or a translation of it."""
     start = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=65536, columns=["id", "translation_of"]):
             for column, holds in (("id", "document"), ("translation_of", "translation")):
                 for row in pc.indices_nonzero(pc.equal(batch[column], pa.scalar(name))).to_pylist():
-                    yield holds, start + row
+                    yield holds, start + row, batch["id"][row].as_py()
             start += batch.num_rows
 
 
@@ -115,6 +134,7 @@ def _made_from(manifests: Mapping[Path, Manifest], holding: set[str]) -> list[Pl
         inputs = {f"{ref['kind']}/{ref['key'][:16]}" for part, ref in manifest.inputs.items() if part != "held_out"}  # read to measure, not to learn
         if inputs & tainted and manifest.kind not in SEARCHED:
             tainted.add(f"{manifest.kind}/{folder.name}")
+            quotes = "; it may quote what was dropped" if manifest.kind == "report" else ""
             found.append({"artifact": f"{manifest.kind}/{folder.name}", "stage": manifest.name, "holds": "made from it",
-                          "where": ", ".join(sorted(inputs & tainted))})
+                          "where": ", ".join(sorted(inputs & tainted)) + quotes})
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,18 @@ def test_the_list_may_be_a_file_and_its_order_changes_no_key(tmp_path: Path) -> 
     assert any(problem.startswith("data.take_down: no file at") for problem in missing)
     with pytest.raises(UserError, match=r"data\.take_down"):
         make_plan(load("demo", [f"data.root={tmp_path}", "data.take_down=../gone.txt"]))
+
+
+def test_a_trace_names_translations_that_were_dropped_and_what_a_stopped_stage_left(root: Path, tmp_path: Path) -> None:
+    with open(root / "ar.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": "t3", "text": "Nobody wanted to leave the house that day.", "translation_of": "e3"}) + "\n")
+    made = make_stages(data(), root, tmp_path / "store", *STAGES)
+    places = trace(Store(tmp_path / "store"), "e3")
+    assert [(place["stage"], place["where"].split(":")[0]) for place in places if place["holds"] == "dropped"] == [("translate", "its translation t3")]
+    stopped = tmp_path / "store" / "ingest" / ("0" * 16)
+    (stopped / "work" / "parts").mkdir(parents=True)
+    (stopped / "job.json").write_text("{}")
+    shutil.copy(next((made["ingest"] / "documents" / "en").glob("*.parquet")), stopped / "work" / "parts" / "00000.parquet")
+    (stopped / "work" / "parts" / "00001.parquet").write_bytes(b"PAR1 half written")
+    places = trace(Store(tmp_path / "store"), "e1")
+    assert [place["artifact"] for place in places if place["holds"] == "unfinished"] == [f"ingest/{'0' * 16}"]
