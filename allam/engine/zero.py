@@ -78,8 +78,9 @@ class ZeroModel:
         if self.stage < 3:
             model.to(device)
             return
+        sizes = ("train_batch_size", "gradient_accumulation_steps")  # it would count ranks that share a replica as more data
         deepspeed.zero.Init(module=model, data_parallel_group=None if groups is None else groups.get_data_parallel_group(), dtype=dtype,
-                            config_dict_or_path=config, mpu=groups)
+                            config_dict_or_path={key: value for key, value in config.items() if key not in sizes}, mpu=groups)
         for buffer in model.buffers():
             buffer.data = buffer.data.to(device)
 
