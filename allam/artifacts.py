@@ -76,9 +76,9 @@ def artifact_key(kind: str, version: int, config: Mapping[str, Any], inputs: Map
 
 # --- writing --------------------------------------------------------------------------------------------------------------------
 
-def fsync_folder(folder: Path) -> None:
-    """Makes renames in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def make_durable(path: Path) -> None:
+    """Waits until the disk has a file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -98,7 +98,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    make_durable(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -200,18 +200,14 @@ def checksum_outputs(folder: Path) -> dict[str, OutputFile]:
 
 
 def _checksum_output(path: Path) -> OutputFile:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    make_durable(path)
     return OutputFile(size=path.stat().st_size, sha256=file_sha256(path))
 
 
 def commit(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest, which makes the artifact done, then removes the scratch folder."""
     for relative in sorted({parent for p in manifest.outputs for parent in Path(p).parents}):
-        fsync_folder(folder / relative)
+        make_durable(folder / relative)
     write_atomic(folder / MANIFEST, manifest_text(manifest.model_dump(mode="json")))
     shutil.rmtree(folder / WORK, ignore_errors=True)
     (folder / ERROR).unlink(missing_ok=True)
@@ -232,7 +228,7 @@ def withdraw(folder: Path) -> None:
     """Makes an artifact undone, so that the next run makes it again from nothing."""
     with folder_lock(folder):
         (folder / MANIFEST).unlink(missing_ok=True)
-        fsync_folder(folder)
+        make_durable(folder)
         for name in (WORK, CHECKPOINTS):
             shutil.rmtree(folder / name, ignore_errors=True)
         clear_outputs(folder)

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from allam.artifacts import canonical_json, file_sha256, fsync_folder, write_json
+from allam.artifacts import canonical_json, file_sha256, make_durable, write_json
 from allam.engine.device import Ranks
 
 STATE, WEIGHT, DAMAGED = "state.json", "weight/", ".damaged"
@@ -58,7 +58,7 @@ def save(folder: Path, step: int, tensors: Iterable[tuple[str, Tensor]], state: 
         write_json(temporary / STATE, content | {"sha256": _seal(content)})
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        fsync_folder(folder)
+        make_durable(folder)
     return final
 
 
@@ -161,7 +161,7 @@ def _set_aside(checkpoint: Path) -> None:
     aside = checkpoint.with_name(f"{checkpoint.name}{DAMAGED}")
     shutil.rmtree(aside, ignore_errors=True)
     checkpoint.rename(aside)
-    fsync_folder(checkpoint.parent)
+    make_durable(checkpoint.parent)
 
 
 def damage_found_by(ranks: Ranks, checkpoint: Path) -> str | None:
