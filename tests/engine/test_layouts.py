@@ -39,13 +39,14 @@ def _agree(work: Path, one: str, other: str) -> None:
     assert found["largest"] < LARGEST, (other, found)
 
 
-def test_a_run_killed_on_one_rank_is_finished_by_four_on_the_same_batches_with_what_one_would_have_learned(tmp_path: Path) -> None:
-    found = _do(tmp_path, _run("one"), _run("begun", folder="both", stop=13), _run("resumed", (4, 2, 2, 0), folder="both"))
+def test_a_run_killed_on_one_rank_is_finished_by_four_in_other_layouts_on_the_same_batches_with_what_one_would_have_learned(tmp_path: Path) -> None:
+    found = _do(tmp_path, _run("one"), _run("begun", folder="both", stop=13), _run("zero 3 beside divided layers", (4, 2, 1, 3), folder="both", stop=18),
+                _run("resumed", (4, 2, 2, 0), folder="both"))
     one, resumed = found["one"], found["resumed"]
-    assert (one["resumed"], resumed["resumed"]) == (0, 13)
-    assert resumed["order"] == one["order"][13:]
-    assert resumed["norms"] == pytest.approx(one["norms"][13:], rel=1e-4)
-    assert resumed["sums"] == one["sums"][13:]
+    assert (one["resumed"], resumed["resumed"]) == (0, 18)
+    assert resumed["order"] == one["order"][18:]
+    assert resumed["norms"] == pytest.approx(one["norms"][18:], rel=1e-4)
+    assert resumed["sums"] == one["sums"][18:]
     assert resumed["bits_per_byte"] == pytest.approx(one["bits_per_byte"], rel=1e-5)
     _agree(tmp_path, "one", "both")
 
