@@ -1,4 +1,6 @@
-"""What the pretraining stages of a plan will take, for `allam plan`: tokens, FLOPs, device hours, energy, CO2.
+"""What the training stages of a plan will take, for `allam plan`: tokens, FLOPs, device hours, energy, CO2.
+
+Pretraining's tokens are the recipe's; those of SFT and DPO are counted in the files of conversations (allam/align/foreseen.py), where they are here.
 
 An imported model counts by its own config.json. The sizes of vocabularies are known for certain only once the tokenizers are made: an imported base
 tokenizer that isn't here counts as Llama 2's 32,000 pieces, or, where it is a `tokenizer.json`, as Llama 3's 128,256; the merged one counts as the sum
@@ -8,12 +10,18 @@ of both, which counts the pieces that they share twice.
 from __future__ import annotations
 
 import json
+import lzma
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from allam.align.config import CurateConfig, DpoConfig, ReviewConfig, SampleConfig, SftConfig
+from allam.align.foreseen import Foreseen, accepted_prompts, dpo_tokens, sft_tokens
 from allam.cluster import ClusterProfile
 from allam.imported import trained_shape
 from allam.pipeline import Plan, make_plan
 from allam.recipe import load
+from allam.section import FileRef
 from allam.train.config import PretrainStageConfig
 from allam.train.estimate import Estimate, estimate
 
@@ -22,17 +30,44 @@ PAPER_RECIPES = ("allam_7b", "allam_13b", "allam_70b", "allam_7b_scratch")
 
 
 def training_costs(plan: Plan, profile: ClusterProfile) -> dict[str, Estimate]:
-    """The estimate of each pretraining stage, by the stage's name."""
+    """The estimate of each training stage, by the stage's name; SFT and DPO are left out where their files aren't here."""
     pieces, shape = vocabularies(plan), trained_shape(plan)
-    return {spec.name: estimate(shape, pieces[spec.inputs["tokenizer"]], spec.config.phase.sequence_length, spec.config.phase.tokens, profile)
-            for spec in plan.specs.values() if isinstance(spec.config, PretrainStageConfig)}
+    found = dict[str, Estimate]()
+    for spec in plan.specs.values():
+        if isinstance(spec.config, PretrainStageConfig):
+            found[spec.name] = estimate(shape, pieces[spec.inputs["tokenizer"]], spec.config.phase.sequence_length, spec.config.phase.tokens, profile)
+        elif isinstance(spec.config, (SftConfig, DpoConfig)) and (foreseen := _foreseen(plan, spec.config)) is not None:
+            reference = foreseen.tokens if isinstance(spec.config, DpoConfig) else 0.0  # passed forward once, and kept
+            found[spec.name] = estimate(shape, pieces[spec.inputs["tokenizer"]], foreseen.mean_length, round(spec.config.epochs * foreseen.tokens), profile,
+                                        forward_tokens=reference, assumes=foreseen.assumes)
+    return found
+
+
+def _foreseen(plan: Plan, config: SftConfig | DpoConfig) -> Foreseen | None:
+    curate, sample, review = (plan.specs[name].config for name in ("curate", "sample", "review"))
+    assert isinstance(curate, CurateConfig)
+    assert isinstance(sample, SampleConfig)
+    assert isinstance(review, ReviewConfig)
+    try:
+        if isinstance(config, SftConfig):
+            return sft_tokens(_here(plan, curate.files), config, curate.max_conversations)
+        accepted = accepted_prompts(_here(plan, review.files)) if review.undecided == "drop" else None
+        return dpo_tokens(_here(plan, sample.files), config, sample, accepted)
+    except (OSError, EOFError, lzma.LZMAError):  # a file that can't be read: its own stage says so
+        return None
+
+
+def _here(plan: Plan, files: Iterable[FileRef]) -> list[Path]:
+    return [path for ref in files if (path := plan.root / ref.path).is_file()]
 
 
 def beside_the_paper(recipe: str, profile: ClusterProfile) -> str | None:
     """One line for the paper's own recipes: what all four take, beside the GPU hours of the paper's section G, and why they differ."""
     if recipe not in PAPER_RECIPES:
         return None
-    hours = sum(cost.device_hours for name in PAPER_RECIPES for cost in training_costs(make_plan(load(name)), profile).values())
+    plans = [make_plan(load(name)) for name in PAPER_RECIPES]
+    hours = sum(cost.device_hours for plan in plans for name, cost in training_costs(plan, profile).items()
+                if isinstance(plan.specs[name].config, PretrainStageConfig))
     return (f"the paper's four recipes take {hours:,.0f} device hours of pretraining on this profile; the paper names about 5 million GPU hours for all (G): "
             "lower utilisation, ablations, restarts and alignment make up the rest (docs/training.md)")
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from allam.pipeline import Plan, StageSpec
-from allam.train.config import ModelConfig, PretrainStageConfig
+from allam.train.config import PretrainStageConfig
+from allam.train.estimate import Dimensions
 
 INPUT, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"  # as allam/train/extend.py lengthens them
+NUMBERS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 LONGEST_HEADER = 100 * 2**20  # bytes; the format's own limit
 
 
@@ -29,15 +31,14 @@ def config_of_import(plan: Plan) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def trained_shape(plan: Plan) -> ModelConfig:
+def trained_shape(plan: Plan) -> Dimensions:
     """The shape of the model that the plan trains: the imported one's where it is here (by Llama's names of the fields), else the recipe's."""
     model, config = plan.recipe.train.model, config_of_import(plan)
-    names = {"hidden_size": "hidden_size", "num_hidden_layers": "layers", "num_attention_heads": "heads", "intermediate_size": "intermediate_size"}
-    if config is None or not all(isinstance(config.get(name), int) for name in names):
-        return model
-    found: dict[str, Any] = {ours: config[name] for name, ours in names.items()}
-    return model.model_copy(update=found | {"kv_heads": config.get("num_key_value_heads") or found["heads"],
-                                            "tied_embeddings": bool(config.get("tie_word_embeddings", False))})
+    if config is None or not all(isinstance(config.get(name), int) for name in NUMBERS):
+        return Dimensions.of(model)
+    hidden_size, layers, heads, intermediate_size = (config[name] for name in NUMBERS)
+    return Dimensions(hidden_size, layers, heads, config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden_size // heads,
+                      intermediate_size, bool(config.get("tie_word_embeddings", False)))
 
 
 def import_misfits(plan: Plan, pieces: int | None, specs: Iterable[StageSpec]) -> list[str]:

@@ -68,6 +68,9 @@ def plan(recipe: RecipeName, to: To = None, force: Force = None, overrides: Over
         if cluster is None and sum(cost.days for cost in to_train.values()) > DAYS_OF_A_LAPTOP:
             notes.append(f"no --cluster was given, so these are a laptop's: give a profile, as in `allam plan {recipe} --cluster node8` "
                          f"(there are {', '.join(profile_names()[1:])}; or your own file)")
+        unknown = [s.spec.name for s in statuses if s.state != "done" and s.spec.kind in ("sft", "dpo") and s.spec.name not in costs]
+        if to_train and unknown:
+            notes.append(f"{', '.join(unknown)}: not counted, since no conversation can be read where the recipe's align section says")
         show_plan(statuses, to_train, f"on {run.profile.ranks} x {run.profile.peak_tflops:g} TFLOP/s at {run.profile.utilisation:.0%} of it "
                   f"(profile {run.profile.name})", [note for note in notes if note])
         show_warnings(warnings)

@@ -113,7 +113,10 @@ def show_plan(statuses: list[Status], estimates: Mapping[str, Estimate], devices
         if len(estimates) > 1:
             costs.add_row("in all", *(quantity(sum(getattr(cost, figure) for cost in estimates.values()), figure) for figure in figures))
         out.print(costs)
-        out.print(f"pretraining alone, {devices}")
+        out.print(devices)
+        for name, cost in estimates.items():
+            if cost.assumes:
+                out.print(Text(f"{name}: {cost.assumes}"))
         for note in notes:
             out.print(Text(note))
     counts = {state: sum(s.state == state for s in statuses) for state in COLOURS}

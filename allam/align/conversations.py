@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from allam.errors import UserError
 from allam.text.forms import comparison_form
@@ -36,17 +36,22 @@ class Line:
 
 def read_lines(path: Path) -> Iterator[Line]:
     """The lines of a JSON Lines file, plain or .gz or .xz; blank ones are left out, broken ones carry their problem."""
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    with opener(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            try:
-                value = json.loads(raw)
-            except ValueError as error:  # UnicodeDecodeError is one
-                yield Line(number, None, f"no JSON: {error}")
-                continue
-            yield Line(number, value) if isinstance(value, dict) else Line(number, None, "no object")
+    with open(path, "rb") as file:
+        yield from lines_of(file, path.suffix)
+
+
+def lines_of(file: BinaryIO, suffix: str) -> Iterator[Line]:
+    """`read_lines` of an open file."""
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(suffix)
+    for number, raw in enumerate(opener(file) if opener else file, 1):
+        if not raw.strip():
+            continue
+        try:
+            value = json.loads(raw)
+        except ValueError as error:  # UnicodeDecodeError is one
+            yield Line(number, None, f"no JSON: {error}")
+            continue
+        yield Line(number, value) if isinstance(value, dict) else Line(number, None, "no object")
 
 
 def read_strict(path: Path) -> list[dict[str, Any]]:

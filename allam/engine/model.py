@@ -101,9 +101,10 @@ def _name_shards(folder: Path, written: list[list[str]], total_bytes: int) -> No
 
 def flops_per_token(config: PretrainedConfig, parameters: int, sequence_length: float) -> float:
     """Floating-point operations of one token, forward and backward, by the rule of `allam.train.estimate`: 6 for each parameter that multiplies (an
-    untied input embedding only looks up), and 6·L·H·S for causal attention. Activations that are computed again are not counted."""
+    untied input embedding only looks up), and 6·L·H·S for causal attention whose heads are H wide. Activations that are computed again are not counted."""
     looked_up = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
-    return 6.0 * (parameters - looked_up) + 6.0 * config.num_hidden_layers * config.hidden_size * sequence_length
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 6.0 * (parameters - looked_up) + 6.0 * config.num_hidden_layers * config.num_attention_heads * head_size * sequence_length
 
 
 def save_generation_config(folder: Path, eos_ids: list[int], bos_id: int, pad_id: int | None, never: list[int] | None = None) -> None:

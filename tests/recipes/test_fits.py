@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, Qwen3Config
 
+from allam.align.foreseen import LINES
 from allam.cluster import ClusterProfile, load_profile
 from allam.costs import beside_the_paper, training_costs
+from allam.engine.model import flops_per_token as engine_flops
 from allam.errors import UserError
 from allam.fits import misfits, state_bytes
 from allam.pipeline import make_plan
 from allam.recipe import load
-from allam.train.estimate import parameters, parameters_of_a_rank
+from allam.train.estimate import Dimensions, flops_per_token, parameters, parameters_of_a_rank
 from flows.run import open_run, refuse_what_cannot_run
 
 
@@ -61,7 +66,7 @@ def test_a_layout_that_the_models_shape_does_not_allow_is_named_with_the_nearest
 
 
 def test_tensor_and_pipeline_parallelism_divide_the_memory_of_the_blocks() -> None:
-    shape = load("allam_7b").train.model
+    shape = Dimensions.of(load("allam_7b").train.model)
     whole = parameters(shape, 64_000)
     assert parameters_of_a_rank(shape, 64_000, 1, 1) == whole
     embeddings = 64_000 * shape.hidden_size
@@ -98,6 +103,66 @@ def test_a_run_is_refused_before_its_first_stage(tmp_path) -> None:
         refuse_what_cannot_run(run, list(run.plan.specs.values()))
     refuse_what_cannot_run(run, [run.plan.specs["ingest"]])
     assert not (tmp_path / "store" / "ingest").exists()
+
+
+def _costs(root: Path, *more: str, conversations: list[Any] | None = None, preferences: list[Any] | None = None) -> dict[str, Any]:
+    """The estimates of a plan whose chats are these."""
+    (root / "chat").mkdir(exist_ok=True)
+    for name, rows in (("sft.jsonl.gz", conversations), ("preferences.jsonl", preferences)):
+        if rows is not None:
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+            (root / "chat" / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    given = [f"data.root={root}", "align.curate.path=chat/sft.jsonl.gz", "align.review.undecided=accept", *more]
+    return training_costs(make_plan(load("demo", given)), ClusterProfile())
+
+
+def _turns(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def test_finetuning_is_estimated_from_the_turns_in_its_files(tmp_path: Path) -> None:
+    first, second = 1 + 12 / 4 + 2 + 8 / 4 + 2, 1 + 12 / 4 + 2 + 8 / 4 + 2 + 16 / 4 + 2 + 4 / 4 + 2  # where the two answers end
+    talk = {"id": "1", "language": "en", "messages": _turns("a question? ", "answered", "and once more: ?", "done")}
+    found = _costs(tmp_path, "align.sft.epochs=3", conversations=[talk, {"messages": "broken"}])["sft"]
+    assert found.tokens == 3 * (first + second)
+    assert "2 samples of 1 conversations" in found.assumes
+    assert _costs(tmp_path, "align.sft.epochs=3", "align.sft.turn_augmentation=false")["sft"].tokens == 3 * second
+    assert _costs(tmp_path, "align.sft.epochs=3", "align.sft.max_length=12")["sft"].tokens == 3 * first
+
+
+def test_preferences_are_estimated_with_the_references_forward_pass(tmp_path: Path) -> None:
+    asked = {"id": "1", "language": "en", "messages": _turns("a question? "), "chosen": "answered"}
+    once = _costs(tmp_path, "align.sample.samples=5", preferences=[asked])["dpo"]
+    assert once.tokens == 5 * 2 * (2 + 12 / 4 + 2 + 8 / 4 + 1)
+    twice = _costs(tmp_path, "align.sample.samples=5", "align.dpo.epochs=2")["dpo"]
+    assert twice.flops / once.flops == pytest.approx((2 + 1 / 3) / (1 + 1 / 3))
+
+
+def test_where_the_decisions_are_known_only_accepted_prompts_count(tmp_path: Path) -> None:
+    asked = [{"id": str(i), "language": "en", "messages": _turns("a question? "), "chosen": "answered"} for i in range(4)]
+    whole = _costs(tmp_path, preferences=asked)["dpo"]
+    (tmp_path / "chat" / "decisions.jsonl").write_text('{"id": "0", "decision": "accept"}\n{"id": "1", "decision": "reject"}\n', encoding="utf-8")
+    assert _costs(tmp_path, "align.review.undecided=drop", preferences=asked)["dpo"].tokens == whole.tokens / 4
+
+
+def test_the_beginning_of_a_long_file_stands_for_the_rest(tmp_path: Path) -> None:
+    numbers = random.Random(0)
+    talks = [{"id": str(i), "messages": _turns(f"What is {numbers.getrandbits(900)}?", f"It is {numbers.getrandbits(900)}.")} for i in range(3 * LINES)]
+    mean = 1 + 2 * 2 + sum(len(turn["content"]) for talk in talks for turn in talk["messages"]) / 4 / len(talks)
+    found = _costs(tmp_path, "align.sft.epochs=1", conversations=talks)["sft"]
+    assert found.tokens == pytest.approx(3 * LINES * mean, rel=0.05)
+    assert "by the beginnings" in found.assumes
+    assert _costs(tmp_path, "align.sft.epochs=1", "align.curate.max_conversations=100")["sft"].tokens == pytest.approx(100 * mean, rel=0.05)
+
+
+def test_stages_whose_conversations_are_not_here_have_no_estimate(tmp_path: Path) -> None:
+    assert sorted(_costs(tmp_path)) == ["continue", "pretrain"]
+
+
+def test_alignment_that_does_not_fit_the_devices_is_refused_as_pretraining_is() -> None:
+    plan = make_plan(load("allam_70b"))
+    found = misfits(plan, ClusterProfile(ranks=8, zero_stage=2, device_memory_gb=80), [plan.specs["sft"], plan.specs["dpo"]])
+    assert found[0].startswith("sft, dpo: weights, gradients and optimizer take")
 
 
 LLAMA = {"model_type": "llama", "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
@@ -139,3 +204,14 @@ def test_an_imported_base_costs_what_its_own_shape_says(tmp_path: Path) -> None:
         return training_costs(make_plan(load("demo", given)), ClusterProfile())["continue"].flops
 
     assert flops(num_hidden_layers=20) > 3 * flops()
+    assert flops(head_dim=32) > 1.1 * flops(head_dim=16) == pytest.approx(1.1 * flops())
+
+
+def test_heads_wider_than_the_model_divided_by_their_number_count_as_wide_as_they_are() -> None:
+    config = Qwen3Config(vocab_size=128, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+                         tie_word_embeddings=True)
+    shape = Dimensions(64, 3, heads=4, kv_heads=2, head_size=32, intermediate_size=96, tied_embeddings=True)
+    count = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    norms = 3 * 2 * 32  # of queries and keys, which no other model has
+    assert parameters(shape, 128) == count - norms
+    assert flops_per_token(shape, 128, 100) == pytest.approx(engine_flops(config, count, 100), rel=0.01)

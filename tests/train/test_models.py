@@ -33,7 +33,7 @@ from allam.text.tokenizer import Tokenizer
 from allam.train import export, extend, import_model, mix, pack, pretrain
 from allam.train.blame import documents_of
 from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, ModelConfig, PackConfig, PhaseConfig, PretrainStageConfig
-from allam.train.estimate import estimate, parameters
+from allam.train.estimate import Dimensions, estimate, parameters
 from allam.train.untouched import write_untouched
 from allam.train.windows import Windows
 
@@ -446,12 +446,12 @@ def test_state_warm_up_keeps_the_rate_at_zero_and_shifts_the_schedule() -> None:
 
 
 def test_the_estimate_counts_the_parameters_of_the_real_model(small_model: Any) -> None:
-    shape = ModelConfig(hidden_size=32, layers=1, heads=4, kv_heads=4, intermediate_size=48)
+    shape = Dimensions.of(ModelConfig(hidden_size=32, layers=1, heads=4, kv_heads=4, intermediate_size=48))
     assert parameters(shape, 340) == sum(p.numel() for p in small_model.parameters())
 
 
 def test_the_estimate_of_llama_2_7b_on_1_2t_tokens_is_plausible() -> None:
-    shape = ModelConfig(hidden_size=4096, layers=32, heads=32, kv_heads=32, intermediate_size=11008)
+    shape = Dimensions.of(ModelConfig(hidden_size=4096, layers=32, heads=32, kv_heads=32, intermediate_size=11008))
     assert parameters(shape, 32000) == 6_738_415_616
     profile = ClusterProfile(ranks=1024, peak_tflops=312, utilisation=0.5, device_watts=400, pue=1.2, kg_co2_per_kwh=0.4)
     found = estimate(shape, 64000, 4096, 1_200_000_000_000, profile)
