@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,6 +28,13 @@ def note(text: str) -> None:
     """A warning for whoever watches: a line of the log at once, and with the next report of progress in the terminal."""
     print(f"warning: {text}", flush=True)
     _notes.append(text)
+
+
+def untold(state: Mapping[str, Any], told: set[str]) -> list[str]:
+    """The notes of a report of progress that aren't in `told`, which gets them."""
+    new = [text for text in state.get("notes", ()) if text not in told]
+    told.update(new)
+    return new
 
 
 class Progress:

@@ -19,6 +19,7 @@ from allam.errors import AllamError
 from allam.history import Status
 from allam.launch.folder import Made
 from allam.pipeline import Plan
+from allam.progress import untold
 from allam.train.estimate import Estimate
 from tasks.words import duration, parts_line, progress_line, size
 
@@ -57,9 +58,7 @@ class LiveLines:
 
     def progressed(self, name: str, state: Mapping[str, Any]) -> None:
         """A stage reports progress, and what it warns of, once."""
-        new = [note for note in state.get("notes", ()) if note not in self.notes]
-        self.notes.update(new)
-        show_warnings(f"{name}: {note}" for note in new)
+        show_warnings(f"{name}: {note}" for note in untold(state, self.notes))
         if self.live is not None:
             self.live.update(self._line("...", name, progress_line(state)))
         elif time.monotonic() - self.written >= SECONDS_BETWEEN_LINES:

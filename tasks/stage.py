@@ -28,6 +28,7 @@ from allam.errors import AllamError, StageCancelled, UserError
 from allam.launch import make
 from allam.launch.folder import Made
 from allam.pipeline import STAGES, StageSpec
+from allam.progress import untold
 from tasks.words import done_line, made_line, made_markdown, progress_line
 
 SECONDS_BETWEEN_UI_UPDATES, SECONDS_BETWEEN_LOG_LINES = 3.0, 15.0
@@ -130,10 +131,8 @@ class _Reports:
     def __call__(self, state: Mapping[str, Any]) -> None:
         self.watch(state)
         self.state = state
-        for note in state.get("notes", ()):
-            if note not in self.notes:
-                self.notes.add(note)
-                self.log.warning(f"{self.spec.name}: {note}")
+        for note in untold(state, self.notes):
+            self.log.warning(f"{self.spec.name}: {note}")
         now = time.monotonic()
         if now - self.shown >= SECONDS_BETWEEN_UI_UPDATES:
             self.shown = now
