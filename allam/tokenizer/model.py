@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2
 
 from allam.chat.tokens import BASE_SPECIALS, CHAT_SPECIALS, is_padding
 from allam.errors import UserError
-from allam.text.tokenizer import SPACE
+from allam.text.bpe import SPACE, model_pb2
 
-model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
 ModelProto: TypeAlias = Any  # model_pb2.ModelProto
 _TYPES = model_pb2.ModelProto.SentencePiece
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = _TYPES.NORMAL, _TYPES.UNKNOWN, _TYPES.CONTROL, _TYPES.USER_DEFINED, _TYPES.BYTE
