@@ -316,7 +316,7 @@ class Store:
         """The folder of the one artifact whose key (or `kind/key`) begins with `prefix`, or that is the only one of a kind or stage of this name."""
         kind, _, key = prefix.rpartition("/")
         matches = [p for p in self.folders() if p.name.startswith(key[:KEY_DIGITS_IN_PATH]) and kind in ("", p.parent.name)]
-        matches = matches or [p for p in self.folders() if prefix in (p.parent.name, _stage_name(p))]
+        matches = matches or [p for p in self.folders() if prefix in (p.parent.name, stage_name(p))]
         if len(matches) == 1:
             return matches[0]
         if not matches:
@@ -368,7 +368,7 @@ def _job_differs(folder: Path, manifest: Manifest) -> list[str]:
     return [f"{JOB}: {name} differs from the manifest's" for name, value in told.items() if value != getattr(manifest, name)]
 
 
-def _stage_name(folder: Path) -> str | None:
+def stage_name(folder: Path) -> str | None:
     """The name of the stage that an artifact's folder was prepared for."""
     try:
         name = json.loads((folder / JOB).read_text(encoding="utf-8")).get("name")

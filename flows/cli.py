@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from allam.artifacts import MANIFEST, Manifest, adopt, changed_outputs, read_manifest, withdraw
+from allam.artifacts import MANIFEST, Manifest, adopt, changed_outputs, read_manifest, stage_name, withdraw
 from allam.cluster import profile_names
 from allam.costs import beside_the_paper, training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
@@ -127,7 +127,7 @@ def list_artifacts(store: StorePath = None, as_json: Json = False) -> None:
             manifest, state = None, "damaged"
         state = state if manifest or state == "damaged" else "not done"
         total = sum(output.size for output in manifest.outputs.values()) if manifest else None
-        rows.append({"kind": folder.parent.name, "key": folder.name, "stage": manifest.name if manifest else None, "state": state, "bytes": total,
+        rows.append({"kind": folder.parent.name, "key": folder.name, "stage": manifest.name if manifest else stage_name(folder), "state": state, "bytes": total,
                      "made": manifest.started_at if manifest else None, "path": str(folder)})
     if as_json:
         print_json(rows)

@@ -72,6 +72,11 @@ def test_stages_that_were_made_one_by_one_are_listed_shown_and_verified(allam, m
     assert "reused  filter" in allam("stage", "filter", "--recipe", allam.recipe)
     listed = json.loads(allam("ls", "--json"))
     assert sorted(row["stage"] for row in listed) == sorted(DATA)
+    stopped = allam.store / "filter" / ("0" * 16)
+    stopped.mkdir()
+    (stopped / "job.json").write_text('{"name": "filter"}')
+    assert [(row["stage"], row["state"]) for row in json.loads(allam("ls", "--json")) if row["key"] == stopped.name] == [("filter", "not done")]
+    shutil.rmtree(stopped)
     key = next(row["key"] for row in listed if row["stage"] == "filter")
     assert json.loads(allam("show", f"filter/{key[:6]}", "--json"))["metrics"]["funnel"]["web_en"]["in"] == 3
     assert "funnel.web_ar.out" in allam("show", key)
