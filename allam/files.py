@@ -12,7 +12,7 @@ from pathlib import Path
 
 from allam.artifacts import file_sha256, write_json
 from allam.errors import UserError
-from allam.remote import Found, Place, RemoteFile, check_url, find, is_url, measure, told
+from allam.remote import CHANGED, Found, Place, RemoteFile, check_url, find, is_hidden, is_url, measure, told
 from allam.section import FileRef
 
 MISSING = "missing"
@@ -33,8 +33,8 @@ class FileTable:
         self._changed = False
 
     def resolve(self, field: str, pattern: str, *, urls: bool = False) -> tuple[FileRef, ...]:
-        """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path; files that
-        begin with `.` or `_` only where the pattern does.
+        """The files that `pattern` (a path or a glob below the root; a folder means all files in it) names, sorted by path, but for
+        those that `is_hidden` leaves out.
 
         With `urls` a pattern may be a URL too (see `allam.remote`).
         """
@@ -49,15 +49,16 @@ class FileTable:
         target = self.root / pattern
         if target == self.root:
             raise UserError(f"{field}: the path {pattern!r} is the data root itself", "name a file, a folder or a glob below data.root")
-        paths = sorted(p for p in (target.rglob("*") if target.is_dir() else self.root.glob(pattern)) if p.is_file() and not _is_hidden(p.name, pattern))
+        files = sorted(p for p in (target.rglob("*") if target.is_dir() else self.root.glob(pattern)) if p.is_file())
+        paths = {name: path for path in files if not is_hidden(name := path.relative_to(self.root).as_posix(), pattern)}
         if pattern in self._locked:
             known = {ref.path for ref in self._locked[pattern]}
-            self.unlocked |= dict.fromkeys(name for name in (path.relative_to(self.root).as_posix() for path in paths) if name not in known)
+            self.unlocked |= dict.fromkeys(name for name in paths if name not in known)
             return self._note(pattern, self._locked[pattern])
         if not paths:
             self.problems.append((field, f"no file at {target}"))
             return (FileRef(path=pattern, sha256=MISSING, size=0),)
-        return self._note(pattern, tuple(self._reference(path) for path in paths))
+        return self._note(pattern, tuple(self._reference(path) for path in paths.values()))
 
     def _below_root(self, field: str, url: str) -> str:
         """The path of a `file://` URL below the root: such a URL is another spelling of that path and opens no other folder."""
@@ -112,11 +113,6 @@ class FileTable:
             write_json(self._cache_file, self._cache)
 
 
-def _is_hidden(name: str, pattern: str) -> bool:
-    """Whether a file is none of the data, as `_SUCCESS` and `.part-0.crc` of Spark and Hadoop aren't, unless the pattern's last part begins as it does."""
-    return name[0] in "._" and Path(pattern).name[0] != name[0]
-
-
 def write_lock(path: Path, table: FileTable) -> dict[str, int]:
     """Writes the lock file: the files behind each of the recipe's paths, and the size and checksum of each. Returns how it differs from the one that stood
     there: files `added`, `changed` and `removed`; nothing where there was none."""
@@ -143,7 +139,7 @@ def check_file(root: Path, ref: FileRef) -> Path:
         raise UserError(f"the file {path} is missing", "put it there, or change the path in the recipe")
     if path.stat().st_size != ref.size or file_sha256(path) != ref.sha256:
         raise UserError(f"the file {path} has changed since the plan was made",
-                        "run again to plan with the new content (or `allam lock` where a lock file stands)")
+                        CHANGED)
     return path
 
 
@@ -157,7 +153,7 @@ def check_checksum(field: str, refs: tuple[FileRef, ...], sha256: str | None) ->
     if sha256 is None or any(ref.sha256 == MISSING for ref in refs):
         return
     if len(refs) != 1:
-        raise UserError(f"{field}: a checksum belongs to one file, and the path names {len(refs)}", "name one file, or use `allam lock` for many")
+        raise UserError(f"{field}: a checksum belongs to one file, and the path names {len(refs)}", "name one file, or use `allam lock RECIPE` for many")
     if refs[0].sha256 != sha256:
         raise UserError(f"{field}: {refs[0].path} has the checksum {refs[0].sha256}, not {sha256}",
                         "it is another file than the recipe means: fetch the right one, or write down the new checksum")
@@ -169,7 +165,8 @@ def _locked(lock_file: Path | None) -> dict[str, tuple[FileRef, ...]]:
         lock = _read(lock_file)
         return {pattern: tuple(FileRef(path=path, **lock["files"][path]) for path in paths) for pattern, paths in lock.get("patterns", {}).items()}
     except (KeyError, AttributeError, TypeError, ValueError):
-        raise UserError(f"the lock file {lock_file} is damaged", "write it anew with `allam lock`, or remove it to plan from the files as they are") from None
+        remedy = "write it anew with `allam lock RECIPE`, or remove it to plan from the files as they are"
+        raise UserError(f"the lock file {lock_file} is damaged", remedy) from None
 
 
 def _read(path: Path | None) -> dict:  # type: ignore[type-arg]
@@ -178,5 +175,5 @@ def _read(path: Path | None) -> dict:  # type: ignore[type-arg]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}", "remove it; `allam plan` or, for a lock file, `allam lock` makes it anew") from None
+        raise UserError(f"{path} is damaged: {error}", "remove it; `allam plan` or, for a lock file, `allam lock RECIPE` makes it anew") from None
     return content if isinstance(content, dict) else {}

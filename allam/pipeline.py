@@ -175,8 +175,8 @@ def make_plan(recipe: Recipe, cache_file: Path | None = None, lock_file: Path | 
     plan.add("report", ReportConfig(recipe=plan.recipe.name), {name: name for name in plan.specs})
     if files.unlocked:
         more = f" and {len(files.unlocked) - 1} more" if len(files.unlocked) > 1 else ""
-        plan.warnings.append(f"{next(iter(files.unlocked))}{more} came after {lock_file} was written and will be left out: `allam lock` takes new files in; "
-                             "without a lock file each run takes what it finds")
+        plan.warnings.append(f"{next(iter(files.unlocked))}{more} came after {lock_file} was written and will be left out: `allam lock RECIPE` takes new "
+                             "files in; without a lock file each run takes what it finds")
     files.save()
     return plan
 

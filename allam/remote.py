@@ -33,6 +33,8 @@ PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "http": "aiohttp", "htt
 ALLOW_PRIVATE = "ALLAM_ALLOW_PRIVATE_ADDRESSES"
 BLOCK = 1 << 20
 MARKS = ("ETag", "etag", "blob_id", "Last-Modified", "LastModified", "md5Hash", "last_modified", "created")  # of a version, as the protocols name them
+CHANGED = "run again to plan with the new content; where the recipe has a lock file, `allam lock RECIPE` must take that in first"
+WILDCARDS = "*?["
 PINNED = re.compile(r"hf://datasets/[\w.-]+/[\w.-]+@[0-9a-f]{40}(/|$)")
 
 
@@ -84,19 +86,32 @@ def check_url(field: str, url: str) -> None:
 
 
 def find(url: str) -> list[Found]:
-    """The files behind a URL, a folder of an object store or a pattern, sorted; raises `OSError` or a library's error where it can't be reached."""
+    """The files behind a URL, a folder of an object store or a pattern, sorted, but for those that `is_hidden` leaves out; raises `OSError` or a library's
+    error where it can't be reached."""
+    return [found for found in _listed(url) if not is_hidden(found.url, url)]
+
+
+def _listed(url: str) -> list[Found]:
     if url.startswith("hf://") and hub.is_offline():
         return [Found(name, name) for name in hub.cached_files(url)]  # a commit's files never change
     files, path = _filesystem(url)
     if url.startswith("http"):
         return [_found(url, files.info(path))]  # `?` and `*` are letters of a web address
-    if any(sign in path for sign in "*?["):
+    if any(sign in path for sign in WILDCARDS):
         listed = files.glob(path, detail=True)
     elif files.isdir(path):
         listed = files.find(path, detail=True)
     else:
         listed = {path: files.info(path)}
     return [_found(files.unstrip_protocol(name), info) for name, info in sorted(listed.items()) if info["type"] == "file"]
+
+
+def is_hidden(path: str, pattern: str) -> bool:
+    """Whether a file that a folder or pattern leads to is none of the data, as `_SUCCESS`, `.part-0.crc` and `_temporary/` of Spark and Hadoop and
+    `.ipynb_checkpoints/` aren't: it or a folder begins with a sign that the pattern neither spells there nor begins a wildcard with."""
+    spelled = pattern.split("/")
+    shown = {part[0] for part in spelled if any(sign in part for sign in WILDCARDS)}
+    return any(part[0] in "._" and part[0] not in shown for part in path.split("/") if part and part not in spelled)
 
 
 def _found(url: str, info: dict[str, Any]) -> Found:
@@ -152,7 +167,7 @@ class _Checked:
         self._size += len(data)
         if not data and (self._size != self._remote.size or self._digest.hexdigest() != self._remote.sha256):
             raise UserError(f"{self._remote.url} has changed since the plan was made, or ended early: {self._size} of {self._remote.size} bytes were read",
-                            "run again to plan with the new content (or `allam lock` where a lock file stands)")
+                            CHANGED)
         return data
 
     def __enter__(self) -> _Checked:

@@ -6,7 +6,7 @@ import pytest
 
 from allam.cluster import load_profile
 from allam.errors import UserError
-from allam.files import FileTable
+from allam.files import FileTable, check_file
 from allam.pipeline import make_plan
 from allam.recipe import load
 
@@ -81,3 +81,22 @@ def test_what_other_programs_leave_beside_the_data_is_none_of_it_unless_it_is_na
         (tmp_path / "raw" / name).write_text("{}\n")
     table = FileTable(tmp_path)
     assert [file.path for pattern in ("raw", "raw/*", "raw/_*") for file in table.resolve("f", pattern)] == ["raw/a.jsonl", "raw/a.jsonl", "raw/_SUCCESS"]
+
+
+def test_neither_are_the_folders_that_other_programs_leave_there_unless_the_path_names_them(tmp_path):
+    for name in ("raw/a.jsonl", "raw/.ipynb_checkpoints/a-checkpoint.jsonl", "raw/_temporary/0/part.jsonl", "_old/b.jsonl", "_old/_SUCCESS"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    for pattern, found in (("raw", ["raw/a.jsonl"]), ("**/*.jsonl", ["raw/a.jsonl"]), ("_old", ["_old/b.jsonl"]), ("_old/*", ["_old/b.jsonl"]),
+                           ("raw/_temporary", ["raw/_temporary/0/part.jsonl"]), ("raw/_*/**/*", ["raw/_temporary/0/part.jsonl"]),
+                           ("_old/_SUCCESS", ["_old/_SUCCESS"])):
+        assert [file.path for file in FileTable(tmp_path).resolve("f", pattern)] == found, pattern
+
+
+def test_a_file_that_changed_under_a_lock_says_which_command_takes_it_in(tmp_path):
+    (tmp_path / "a.txt").write_text("first")
+    [ref] = FileTable(tmp_path).resolve("f", "a.txt")
+    (tmp_path / "a.txt").write_text("second")
+    with pytest.raises(UserError, match="has changed since the plan was made") as error:
+        check_file(tmp_path, ref)
+    assert "`allam lock RECIPE`" in error.value.remedy

@@ -156,6 +156,10 @@ def test_folders_and_patterns_of_an_object_store_are_listed_in_order(memory: Any
     found, _ = resolve(tmp_path, "memory://bucket/b/*.jsonl")
     assert [ref.path.rpartition("/")[2] for ref in found] == ["1.jsonl", "2.jsonl"]
     assert len(resolve(tmp_path, "memory://bucket/b")[0]) == 4
+    for name in ("b/_SUCCESS", "b/.1.jsonl.crc", "b/_temporary/0/1.jsonl"):
+        memory.pipe(f"/bucket/{name}", LINES)
+    assert len(resolve(tmp_path, "memory://bucket/b")[0]) == 4
+    assert len(resolve(tmp_path, "memory://bucket/b/_*")[0]) == 1
     assert [record.id for record in read(check_source(tmp_path, found[0]))][:2] == ["d0", "d1"]
 
 
