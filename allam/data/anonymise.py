@@ -4,7 +4,7 @@
     anonymise("اتصل على ٠٥٠١٢٣٤٥٦٧")      # ("اتصل على [phone]", {"phone": 1})
 
 A placeholder is a plain word in brackets: no tokenizer takes it for a control token, and it can't be mistaken for anybody's address. Digits may
-be ASCII, Arabic-Indic or extended, and marks of direction may stand anywhere among them. What a number must look like stands in
+be ASCII, Arabic-Indic, extended or of full width, and marks of direction may stand anywhere among them. What a number must look like stands in
 `allam.data.personal_numbers`. A text that holds neither `@` nor a longer number is left after a glance.
 """
 
@@ -27,17 +27,23 @@ PLACEHOLDERS: dict[PersonalKind, str] = {
 }
 Span = tuple[int, int, PersonalKind]
 
-_D = "0-9٠-٩۰-۹"
+_D = "0-9٠-٩۰-۹０-９"
+_LETTER = r"[^\W\d_]"  # of any script
 _BETWEEN = " \u00a0.()/\u2010-\u2013-"
-_MAYBE_NUMBER = re.compile(f"[{_D}][{_D}{INVISIBLE}{_BETWEEN}]{{5,}}[{_D}]")
+_MAYBE_NUMBER = re.compile(f"[{_D}][{_D}{INVISIBLE}{_BETWEEN}٫]{{5,}}[{_D}]")
 _MAYBE_IPV6 = re.compile(f":[{_D}{INVISIBLE}A-Fa-f]{{0,9}}:")
 _HIDDEN = re.compile(f"[{INVISIBLE}]")
-_FOLD = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹\u00a0\u2010\u2011\u2012\u2013", "01234567890123456789 ----")
+_FOLD = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹０１２３４５６７８９\u00a0\u2010\u2011\u2012\u2013٫", "012345678901234567890123456789 ----.")
 
 # What may not stand before is looked at after a match: a pattern that begins with its own characters is searched for ten times faster.
 _MAILBOX = re.compile(rf"[A-Za-z{_D}_%+][A-Za-z{_D}._%+-]{{0,63}}$")
 _MAIL_DOMAIN = re.compile(rf"@(?:[A-Za-z{_D}](?:[A-Za-z{_D}-]{{0,61}}[A-Za-z{_D}])?\.){{1,8}}[A-Za-z]{{2,24}}(?![A-Za-z])")
-_IPV4 = re.compile(rf"[{_D}]{{1,3}}(?:\.[{_D}]{{1,3}}){{3}}(?!\w|[.-][{_D}])")
+# Names of other scripts, asked for where the pattern above finds nothing. A last part of another script follows one of another script: in
+# `user@host.com.وشكرا` and `user@hostوشكرا.` the address and the sentence have only lost the space between them.
+_OTHER_MAILBOX = re.compile(rf"{_LETTER}[\w.%+-]{{0,63}}$")
+_OTHER_MAIL_DOMAIN = re.compile(
+    rf"@(?:[^\W_](?:[\w-]{{0,61}}[^\W_])?\.){{1,8}}(?:[A-Za-z]{{2,24}}(?![A-Za-z])|(?<=[^\x00-\x7f]\.)(?:(?![A-Za-z]){_LETTER}){{2,24}}(?!\w))")
+_IPV4 = re.compile(rf"[{_D}]{{1,3}}(?:(?:\.[{_D}]{{1,3}}){{3}}|(?:٫[{_D}]{{1,3}}){{3}})(?!\w|[.٫-][{_D}])")
 _IPV6 = re.compile(rf"(?:[{_D}A-Fa-f]{{1,4}}:|:(?=:)){{1,7}}(?::?[{_D}A-Fa-f]{{1,4}}){{1,7}}(?![\w:])")
 _NUMBER = re.compile(rf"[{_D}][{_D}{_BETWEEN}]{{5,}}[{_D}]")
 _IBAN = re.compile(rf"[A-Za-z]{{2}}[{_D}]{{2}}(?:[ \u00a0-]?[A-Za-z{_D}]){{11,30}}")
@@ -50,10 +56,10 @@ _VERSION_WORD = re.compile(r"(?:\bv|ver|version|release|firmware|إصدار|اص
 _BOOK_WORD = re.compile(r"(?:isbn|issn|doi|ean|ردمك|ر\.د\.م\.ك|تدمك|إيداع|ايداع|10\.)[^\n]{0,20}$", re.IGNORECASE)
 _PHONE_WORD = re.compile(
     r"(?:(?<!\[)\b(?:tel|telephone|phone|mobile|cell|call|fax|whats ?app)\b|هاتف|هواتف|تلفون|تليفون|جوال|موبايل|نقال|خلوي|واتس|فاكس|للتواصل|للاتصال"
-    r"|اتصل|الاتصال (?:على|ب)|على الرقم|على الأرقام)[^\n\[0-9٠-٩۰-۹]{0,20}$", re.IGNORECASE)
+    r"|اتصل|الاتصال (?:على|ب)|على الرقم|على الأرقام)[^\n\[" + _D + "]{0,20}$", re.IGNORECASE)
 _ID_WORD = re.compile(
     r"(?:(?<!\[)\b(?:qid|cpr|id|civil|identity|resident)\b(?: (?:card|no|number))?|الهوية|هويته|هويتها|هوية رقم|السجل المدني|الرقم (?:الشخصي|المدني|السكاني)"
-    r"|البطاقة (?:الشخصية|المدنية|السكانية)|بطاقة (?:الأحوال|شخصية|مدنية)|الإقامة رقم|رقم الإقامة)[^\n\[0-9٠-٩۰-۹]{0,15}$", re.IGNORECASE)
+    r"|البطاقة (?:الشخصية|المدنية|السكانية)|بطاقة (?:الأحوال|شخصية|مدنية)|الإقامة رقم|رقم الإقامة)[^\n\[" + _D + "]{0,15}$", re.IGNORECASE)
 _DIAL_LINK = re.compile(r"(?:wa\.me/|tel:|whatsapp|phone=)", re.IGNORECASE)
 _NOT_PERSONAL = [ipaddress.ip_network(network) for network in (
     "0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24",
@@ -110,7 +116,9 @@ def _emails(text: str) -> Iterator[Span]:
     """Looked for around each @, since a search from the left would try every word."""
     at, end = text.find("@"), 0
     while at >= 0:
-        mailbox, domain = _MAILBOX.search(text[max(end, at - 64):at]), _MAIL_DOMAIN.match(text, at)
+        before = text[max(end, at - 64):at]
+        mailbox = _MAILBOX.search(before) or _OTHER_MAILBOX.search(before)
+        domain = mailbox and (_MAIL_DOMAIN.match(text, at) or _OTHER_MAIL_DOMAIN.match(text, at))
         if mailbox and domain:
             end = domain.end()
             yield at - len(mailbox[0]), end, "email"
@@ -119,7 +127,7 @@ def _emails(text: str) -> Iterator[Span]:
 
 def _addresses(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
     for match in pattern.finditer(text):
-        if match.start() and (text[match.start() - 1].isalnum() or text[match.start() - 1] in "_.:-"):
+        if match.start() and (text[match.start() - 1].isalnum() or text[match.start() - 1] in "_.:-٫"):
             continue
         try:
             address = ipaddress.ip_address(match[0].translate(_FOLD))

@@ -1,15 +1,16 @@
 """Which numbers are personal: phone numbers, payment cards, IBANs, Gulf national ids. Pure functions over ASCII digits.
 
-A kind that carries a checksum is taken on its word; a form that ordinary numbers share is taken only after a word that says what it is:
+A kind that carries a checksum is taken on its word; a form that ordinary numbers share is taken only after a word that says what it is, and after such a
+word no check digit is asked for: people mistype, and what they call their id is one.
 
 | kind | taken as it stands | only after a word such as "phone", "جوال"; "id", "هوية" |
 |---|---|---|
 | phone | + or 00 and a country code; an Arab country's code and mobile number; its national form with the leading 0; (212) 555-0123 | 7 to 15 digits |
 | card | 13 to 19 digits of an issuer's range, whole or in its groups, with Luhn's check digit | |
 | IBAN | the length of its country and the remainder 1 by 97 | |
-| Saudi id, iqama | 10 digits from 1 or 2, Luhn's check digit, not round | |
-| Emirates id | 784, a year, 7 digits, a check digit by Luhn, or grouped 784-YYYY-NNNNNNN-N | |
-| Kuwaiti civil id | 12 digits: century, date of birth, serial number, check digit by 11 | |
+| Saudi id, iqama | 10 digits from 1 or 2, Luhn's check digit, not round | 10 digits from 1 or 2 |
+| Emirates id | 784, a year, 7 digits, a check digit by Luhn, or grouped 784-YYYY-NNNNNNN-N | the same with any check digit |
+| Kuwaiti civil id | 12 digits: century, date of birth, serial number, check digit by 11 | the same with any check digit |
 | Qatari, Bahraini, Omani id | | 11 digits from 2 or 3; 9 digits, the third and fourth a month; 7 to 9 digits |
 """
 
@@ -77,14 +78,14 @@ def number_kind(groups: Sequence[str], separators: Sequence[str], plus: bool, af
 
 def _is_national_id(digits: str, lengths: tuple[int, ...], after_id_word: bool) -> bool:
     if len(digits) == 15 and digits.startswith("784") and digits[3:5] in ("19", "20"):
-        return lengths == (3, 4, 7, 1) or (len(lengths) == 1 and luhn(digits))
+        return lengths == (3, 4, 7, 1) or (len(lengths) == 1 and (after_id_word or luhn(digits)))
     if len(lengths) > 1:
         return False
     if len(digits) == 12 and digits[0] in "23" and _is_date(digits[3:5], digits[5:7]):
         check = 11 - sum(weight * int(digit) for weight, digit in zip(_KUWAIT_WEIGHTS, digits, strict=False)) % 11
-        return check == int(digits[-1])
-    if len(digits) == 10 and digits[0] in "12" and not digits.endswith("0000"):
-        return luhn(digits)
+        return after_id_word or check == int(digits[-1])
+    if len(digits) == 10 and digits[0] in "12":
+        return after_id_word or (luhn(digits) and not digits.endswith("0000"))
     if not after_id_word:
         return False
     return (len(digits) == 11 and digits[0] in "23") or (len(digits) == 9 and "01" <= digits[2:4] <= "12") or 7 <= len(digits) <= 9
