@@ -64,7 +64,7 @@ class Stage:
 _DOCUMENTS, _TOKENIZER, _MODEL = ("documents/*/*.parquet",), ("tokenizer.json",), ("model/config.json", "model/*.safetensors")
 
 STAGES: dict[str, Stage] = {
-    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=7, makes=_DOCUMENTS),
+    "ingest": Stage("data", "allam.data.ingest", IngestConfig, version=8, makes=_DOCUMENTS),
     "filter": Stage("data", "allam.data.filter", FilterConfig, version=5, makes=_DOCUMENTS),
     "dedup": Stage("data", "allam.data.dedup", DedupConfig, version=4, makes=_DOCUMENTS),
     "decontaminate": Stage("data", "allam.data.decontaminate", DecontaminateConfig, version=2, makes=_DOCUMENTS),

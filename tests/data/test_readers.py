@@ -189,6 +189,20 @@ def test_vtt_loses_times_tags_comments_styles_and_lines_that_roll(tmp_path: Path
     assert given(tmp_path, "a.vtt", VTT) == [Raw(1, "hello everyone how are you & yours fine, fine")]
 
 
+@pytest.mark.parametrize(("line", "speech"), [
+    ("and so [Music] we begin", "and so we begin"), ("Thank you. [Applause]", "Thank you."), ("[موسيقى] أهلا بكم", "أهلا بكم"),
+    ("شكرا [ضحك وتصفيق]، شكرا", "شكرا، شكرا"), ("♪ la la la ♪", "la la la"), ("[ Cheering and Applause ] Good evening", "Good evening"),
+    ("♪ [Music] ♪", ""), ("(door closes)", ""), ("[door closes]", "")])
+def test_sounds_that_captions_name_amid_speech_go(tmp_path: Path, line: str, speech: str) -> None:
+    assert texts(given(tmp_path, "a.srt", f"1\n00:00:01,000 --> 00:00:03,000\n{line}\n")) == ([speech] if speech else [])
+
+
+@pytest.mark.parametrize("line", ["the [Music Department] of the [city]", "he studied (music) [sic] at school", "في كتاب [الموسيقى الكبير] للفارابي",
+                                  "see [1] and [Musical notes]"])
+def test_other_brackets_amid_speech_stay(tmp_path: Path, line: str) -> None:
+    assert texts(given(tmp_path, "a.srt", f"1\n00:00:01,000 --> 00:00:03,000\n{line}\n")) == [line]
+
+
 def test_a_cue_without_times_is_set_aside_with_its_line(tmp_path: Path) -> None:
     records = given(tmp_path, "a.srt", SRT.replace("00:00:03,200 -->", "00:00:xx ->"))
     assert aside(records) == [(5, "bad_cue", 1)]

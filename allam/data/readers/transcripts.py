@@ -1,7 +1,8 @@
 """Transcripts (SRT, WebVTT): the speech of one file as one document, in paragraphs that follow the pauses.
 
-Numbers, times, tags, comments and styles go; so do lines that only name a sound ("[Music]"), and lines that automatic captions repeat while they
-roll up the screen. A cue without readable times is set aside on its own.
+Numbers, times, tags, comments and styles go; so do lines that are in brackets from end to end ("(door closes)"), notes of music, and the sounds that captions
+name in square brackets amid speech ("[Music]"), which other brackets there are not; and lines that automatic captions repeat while they roll up the screen.
+A cue without readable times is set aside on its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ ROLLING = 3  # lines back within which a repeated line is the same speech, still
 
 _TIME = re.compile(r"\s*(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})\s*-->\s*(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})(?:\s.*)?")
 _TAG = re.compile(r"<[^<>]{0,200}>|\{\\[^{}]{0,200}\}")  # <i>, <c.yellow>, <00:00:01.000>, <v Name>, {\an8}
-_SOUND = re.compile(r"[\[(][^\[\]()]*[\])]|[♪♫\s]+")
+_BRACKETED = re.compile(r"[\[(][^\[\]()]*[\])]")
+_SOUND = r"(?:music(?: playing)?|applause|laughter|laughs|laughing|cheers|cheering|singing|(?:ال)?(?:موسيقى|موسيقي|تصفيق|ضحك|ضحكات|هتاف|هتافات|غناء))"
+_SOUNDS = re.compile(rf" ?(?:\[ ?{_SOUND}(?:(?: and |[,،] ?| و ?){_SOUND})* ?\]|[♩♪♫♬])", re.IGNORECASE)  # among words with one space between them
 _BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)|WEBVTT")
 
 
@@ -75,8 +78,8 @@ def _cue(lines: list[str]) -> _Cue | None:
 
 
 def _clean(line: str) -> str:
-    text = " ".join(html.unescape(_TAG.sub("", line)).split())
-    return "" if _SOUND.fullmatch(text) else text
+    text = _SOUNDS.sub("", " ".join(html.unescape(_TAG.sub("", line)).split())).strip()
+    return "" if _BRACKETED.fullmatch(text) else text
 
 
 def _paragraphs(cues: list[_Cue]) -> Iterator[str]:
