@@ -5,26 +5,23 @@ The parts are short, which is what makes this fast: where SentencePiece keeps a 
 pairs of a word lie side by side, are looked up as two numbers, and are looked through for the best one as often as they merge. Only what has no cut for
 long (a rule of dashes, a hash, Chinese) gets a queue, too.
 
-numba compiles it when it is first used (five seconds of a processor) and keeps the result beside this file, or where `NUMBA_CACHE_DIR` says; where it can't,
-each process compiles anew.
+Compiling it takes five seconds of a processor, once (allam/text/compiled.py).
 """
 
 from __future__ import annotations
 
 import heapq
-import logging
 import math
-import pickle
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core.caching import NullCache
 from sentencepiece import sentencepiece_model_pb2
+
+from allam.text.compiled import compiled, first_use
 
 model_pb2: Any = sentencepiece_model_pb2  # made by protobuf at run time, without types
 
@@ -63,12 +60,8 @@ class Bpe:
             if p.type == kinds.BYTE:
                 self._bytes[int(p.piece[3:5], 16)] = i
         merges = self._merges(ids, {piece: (proto.pieces[i].score, math.copysign(1, proto.pieces[i].score)) for piece, i in ids.items()})
-        try:
-            self._table = _table(merges)
-            self.encode("a")
-        except (OSError, EOFError, pickle.UnpicklingError) as error:  # a full disk, or a file of the cache that was cut short
-            _keep_nothing(error)
-            self._table = _table(merges)
+        self._table = first_use(lambda: _table(merges))
+        first_use(lambda: self.encode("a"))
 
     def _merges(self, ids: dict[str, int], scores: dict[str, tuple[float, float]]) -> npt.NDArray[np.int64]:
         """int64 [merges, 2]: the two symbols of each pair that makes a piece, and the piece with its rank (the best score's is 0) before it, packed.
@@ -116,23 +109,7 @@ def signs(pieces: Iterable[str]) -> set[str]:
     return found
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled, and kept for the next process where there is a folder that can be written to."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # numba finds no such folder
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
-
-
-def _keep_nothing(error: Exception) -> None:
-    """Goes on without numba's cache."""
-    for function in (_table, _merged, _encode, _merge, _merge_many, _spell):
-        function._cache = NullCache()  # type: ignore[attr-defined]
-    logging.getLogger(__name__).warning("numba can't keep or read what it compiled (%s): each process compiles anew, which takes some seconds. Empty the "
-                                        "folder __pycache__ beside %s, or set NUMBA_CACHE_DIR to a folder with room", error or type(error).__name__, __file__)
-
-
-@_compiled
+@compiled
 def _table(merges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """int64 [places, 2]: a hash table of the merges, at most half full; a place that is taken sends to the next."""
     places = 2
@@ -147,7 +124,7 @@ def _table(merges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return table
 
 
-@_compiled
+@compiled
 def _merged(table: npt.NDArray[np.int64], left: int, right: int) -> int:
     """What two symbols become, with its rank; `_FREE` where nothing."""
     pair = np.int64(left) << np.int64(32) | np.int64(right)
@@ -160,7 +137,7 @@ def _merged(table: npt.NDArray[np.int64], left: int, right: int) -> int:
     return np.int64(_FREE)  # type: ignore[return-value]
 
 
-@_compiled
+@compiled
 def _encode(characters: npt.NDArray[np.uint32], symbols_of: npt.NDArray[np.int32], cuts: npt.NDArray[np.uint8], table: npt.NDArray[np.int64],
             bytes_of: npt.NDArray[np.int64], size: int, ids: IdArray) -> int:
     """Writes the ids of a text's characters to `ids`; returns their number."""
@@ -188,7 +165,7 @@ def _encode(characters: npt.NDArray[np.uint32], symbols_of: npt.NDArray[np.int32
     return written
 
 
-@_compiled
+@compiled
 def _merge(symbols: npt.NDArray[np.int64], merges: npt.NDArray[np.int64], count: int, table: npt.NDArray[np.int64]) -> int:
     """Merges the best pair of the first `count` symbols, of equals the first, until none is left; returns how many symbols remain."""
     for i in range(count - 1):
@@ -210,7 +187,7 @@ def _merge(symbols: npt.NDArray[np.int64], merges: npt.NDArray[np.int64], count:
             merges[best] = _merged(table, symbols[best], symbols[best + 1])
 
 
-@_compiled
+@compiled
 def _merge_many(symbols: npt.NDArray[np.int64], merges: npt.NDArray[np.int64], count: int, table: npt.NDArray[np.int64]) -> int:
     """What `_merge` does, by a queue of pairs: those that are gone or have changed since are passed over when their turn comes."""
     after, before = np.arange(1, count + 1), np.arange(-1, count - 1)  # the neighbours that are left
@@ -244,7 +221,7 @@ def _merge_many(symbols: npt.NDArray[np.int64], merges: npt.NDArray[np.int64], c
     return remaining
 
 
-@_compiled
+@compiled
 def _spell(code: int, bytes_of: npt.NDArray[np.int64], ids: IdArray) -> int:
     """Writes the pieces of a character's UTF-8 bytes; returns their number."""
     if code < 0x80:

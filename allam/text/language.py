@@ -5,7 +5,7 @@ would bring a second `fasttext` module into play. The checksum is part of the re
 
     identifier = LanguageIdentifier.load(sha256)
     label, score = identifier.identify("نص بالعربية")      # ("ar", 0.99...)
-    answers = identifier.identify_all_bare(texts)           # the same answers, three to six times as fast (allam/text/lid_batch.py)
+    answers = identifier.identify_all_bare(texts)           # the same answers, six times as fast (allam/text/lid_batch.py)
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class LanguageIdentifier:
     @cached_property
     def _batch(self) -> BatchIdentifier | None:
         """None where it would not give fastText's own answers: for another kind of model, and where fastText was compiled for another order of sums."""
-        from allam.text.lid_batch import BatchIdentifier  # scipy takes a tenth of a second to import
+        from allam.text.lid_batch import BatchIdentifier  # numba takes a quarter of a second to import
         from allam.text.lid_file import UnknownModelError, read_model
 
         try:

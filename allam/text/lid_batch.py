@@ -1,9 +1,9 @@
 """What fastText's `predict` answers, for many texts at once and in a fraction of its time: the same labels, and bit for bit the same scores (paper §2.1).
 
-A text's vector is the mean of the rows of its words and their n-grams of characters. fastText cuts and hashes each word each time that it meets it; most
-words of a text are repetitions of a few, so here a word's rows are remembered, and new ones are hashed together in numpy. Sums are made in fastText's order
-and precision (float32, row after row), the tree of labels is walked with the same functions of the C library. What is no matter of adding goes to
-`predict` itself: a text without a label of more than one half, a text with fastText's sign for a line's end.
+A text's vector is the mean of the rows of its words and their n-grams of characters. Here the words of many texts are cut, hashed and looked up in one
+compiled loop; of the n-grams of lid.176.ftz all but one in fifty were pruned, which a table of bits that fits in the processor's cache tells. Sums are made
+in fastText's order and precision (float32, row after row), the tree of labels is walked with the same functions of the C library. What is no matter of
+adding goes to `predict` itself: a text without a label of more than one half, a text with fastText's sign for a line's end.
 """
 
 from __future__ import annotations
@@ -14,29 +14,34 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
+from allam.text.compiled import compiled, first_use
 from allam.text.lid_file import LABEL, Floats, Ints, LidModel
 
 Answer = tuple[str, float]
+Bytes = npt.NDArray[np.uint8]
 END_OF_LINE = "</s>"
-CHARACTERS_AT_ONCE = 1_000_000  # 100 MB of arrays at most
+CHARACTERS_AT_ONCE = 1_000_000  # 10 MB of arrays at most, but for a text that is longer by itself
 CHARACTERS_WORTH_A_BATCH = 4000  # the fixed costs of a batch are those of predicting so much
 SURE = 0.51  # of all labels' probabilities only one can be above one half; sums are off by less than the rest
-_MAX_KNOWN = 60_000  # words of a generation: two take about 20 MB
-_MAX_KNOWN_LENGTH = 64  # bytes
-_FNV_START, _FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
+_FNV_START, _FNV_PRIME, _32_BITS = 2166136261, 16777619, 0xFFFFFFFF
+_FREE = -1  # a place of the vocabulary's table without a word
+_LABEL = np.frombuffer(LABEL, np.uint8)
 
 _expf = ctypes.CDLL(None).expf  # numpy's own differs in the last bit
 _expf.restype, _expf.argtypes = ctypes.c_float, [ctypes.c_float]
 
 
 class BatchIdentifier:
-    """Best label and score of texts; `predict` answers for a single text and is fastText's own."""
+    """Best label and score of texts; `predict` answers for a single text and is fastText's own. Any number of threads may use it at once."""
 
     def __init__(self, model: LidModel, predict: Callable[[str], Answer]) -> None:
         self.model, self._predict = model, predict
-        self._rows = _Rows(model)
+        self._words = np.frombuffer(b"".join(model.words), np.uint8)
+        self._word_ends = np.cumsum(np.fromiter(map(len, model.words), np.int64, len(model.words)))
+        self._places = first_use(lambda: _places(self._words, self._word_ends))
+        self._known = np.packbits(model.bucket_rows >= 0, bitorder="little")
+        first_use(lambda: self.compute(["a"]))
 
     def identify(self, texts: Sequence[str]) -> list[Answer]:
         """Label and score of each text, as `predict` gives them; ("", 0.0) for a text of which the model knows nothing."""
@@ -50,22 +55,24 @@ class BatchIdentifier:
         return found + self._some(some, size)
 
     def _some(self, texts: list[str], size: int) -> list[Answer]:
-        """`size`: characters. What is short is not worth it, and what is longer than a batch, a single text, could hold a word of that length."""
-        return self.compute(texts) if CHARACTERS_WORTH_A_BATCH < size <= CHARACTERS_AT_ONCE else list(map(self._predict, texts))
+        """`size`: characters."""
+        return self.compute(texts) if size > CHARACTERS_WORTH_A_BATCH else list(map(self._predict, texts))
 
     def compute(self, texts: Sequence[str]) -> list[Answer]:
         """The same, computed here however short the texts are; all of them are in memory together."""
-        rows, counts = self._rows.of(texts)
-        labels, scores = self._walk(self._vectors(rows, counts), counts > 0)
+        vectors_ND, counts = self._vectors(texts)
+        labels, scores = self._walk(vectors_ND, counts > 0)
         return [self._predict(text) if END_OF_LINE in text or (count and score < SURE) else (self.model.labels[label], score) if count else ("", 0.0)
                 for text, count, label, score in zip(texts, counts.tolist(), labels.tolist(), map(_expf, scores.tolist()), strict=True)]
 
-    def _vectors(self, rows: Ints, counts: npt.NDArray[np.int64]) -> Floats:
-        """Shape [texts, width]. scipy's product of a sparse matrix of ones adds row after row, in float32."""
-        input_RD = self.model.input_RD
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        ones = csr_array((np.ones(len(rows), np.float32), rows, ends), shape=(len(counts), len(input_RD)))
-        return np.asarray(ones @ input_RD) * (1 / np.maximum(counts, 1)).astype(np.float32)[:, None]
+    def _vectors(self, texts: Sequence[str]) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """The mean of each text's rows, shape [texts, width], and how many they were."""
+        model, encoded = self.model, [text.encode() for text in texts]
+        ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+        sums_ND, counts = np.zeros((len(texts), model.input_RD.shape[1]), np.float32), np.zeros(len(texts), np.int64)
+        _add_texts(np.frombuffer(b"".join(encoded), np.uint8), ends, (self._words, self._word_ends, self._places), (self._known, model.bucket_rows),
+                   (model.least, model.most), model.input_RD, sums_ND, counts)
+        return sums_ND * (1 / np.maximum(counts, 1)).astype(np.float32)[:, None], counts
 
     def _walk(self, vectors_ND: Floats, alive: npt.NDArray[np.bool_]) -> tuple[Ints, Floats]:
         """Down the tree of labels to the likelier side, all texts a level at a time: (label, logarithm of its probability)."""
@@ -96,81 +103,93 @@ def _apply(function: Callable[[float], float], values: npt.NDArray[np.floating])
     return np.array(list(map(function, values.tolist())), np.float32)
 
 
-class _Rows(dict[bytes, bytes | bytearray]):
-    """The rows of each word, int32 after int32. A new word gets an empty place at first, which `_learn` fills: so a text's words are looked up once.
-
-    A full generation of words becomes the one before, whose words come back as they are met again. So memory is full early and stays as it is, and
-    what is frequent isn't forgotten: of 2.3 million running words of news and books 4% more were learnt than without a limit, of 3.6 million 39%
-    (half a million words, begun anew when they were full, took 72 MB).
-    """
-
-    def __init__(self, model: LidModel) -> None:
-        super().__init__()
-        self._model = model
-        self._new: list[bytes] = []
-        self._before = dict[bytes, bytes | bytearray]()
-
-    def __missing__(self, word: bytes) -> bytes | bytearray:
-        place = self._before.get(word)
-        if place is None:
-            self._new.append(word)
-            place = bytearray()
-        self[word] = place
-        return place
-
-    def of(self, texts: Sequence[str]) -> tuple[Ints, npt.NDArray[np.int64]]:
-        """The rows of all texts after each other, and how many each has. Words end where fastText ends them: ASCII's white space and NUL."""
-        places = [list(map(self.__getitem__, text.encode().replace(b"\0", b" ").split())) for text in texts]
-        if self._new:
-            self._learn()
-        rows = [b"".join(some) for some in places]
-        if len(self) > _MAX_KNOWN:
-            self._before = dict(self)
-            self.clear()
-        return np.frombuffer(b"".join(rows), np.int32), np.fromiter(map(len, rows), np.int64, len(rows)) // 4
-
-    def _learn(self) -> None:
-        """Fills the places of the new words; long words are forgotten at once."""
-        new, self._new = self._new, []
-        rows, ends = self._ngram_rows(new)
-        first, vocabulary = 0, self._model.words
-        for word, end in zip(new, ends.tolist(), strict=True):
-            found = b"" if word.startswith(LABEL) else rows[first:end]  # fastText takes such a word for an answer
-            if word in vocabulary:
-                found = vocabulary[word].to_bytes(4, "little") + found
-            place = self[word]
-            assert isinstance(place, bytearray)
-            place += found
-            self[word] = found
-            if len(word) > _MAX_KNOWN_LENGTH:
-                del self[word]
-            first = end
-
-    def _ngram_rows(self, words: list[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
-        """The rows of each word's n-grams, by their first character and then by length, as bytes; and where those of each word end."""
-        model = self._model
-        data = np.frombuffer(b"".join([b"<%b>" % word for word in words]), np.uint8)
-        owners = np.repeat(np.arange(len(words), dtype=np.int32), np.fromiter(map(len, words), np.int64, len(words)) + 2)
-        starts = np.flatnonzero((data & 0xC0) != 0x80).astype(np.int32)  # a character's first byte
-        owner, sizes = owners[starts], np.diff(starts, append=len(data))
-        signed = data.view(np.int8).astype(np.int32).view(np.uint32)
-        rows = np.full((len(starts), model.most - model.least + 1), -1, np.int32)
-        hashes, begins = np.full(len(starts), _FNV_START), np.arange(len(starts))  # of the n-grams that are still within their word
-        for length in range(1, model.most + 1):
-            lasts = begins + length - 1
-            within = lasts < len(starts)
-            within[within] = owner[lasts[within]] == owner[begins[within]]
-            hashes, begins, lasts = hashes[within], begins[within], lasts[within]
-            _hash_characters(hashes, signed, starts[lasts], sizes[lasts])
-            if length >= model.least:
-                rows[begins, length - model.least] = model.bucket_rows[hashes % np.uint32(len(model.bucket_rows))]
-        known = rows >= 0
-        ends = np.cumsum(np.bincount(owner, weights=known.sum(axis=1), minlength=len(words)).astype(np.int64)) * 4
-        return rows[known].tobytes(), ends
+@compiled
+def _hashed(value: int, byte: int) -> int:
+    """FNV-1a of one more byte, which fastText takes for a signed one."""
+    return (value ^ np.uint64(np.uint32(np.int8(byte)))) * np.uint64(_FNV_PRIME) & np.uint64(_32_BITS)  # type: ignore[return-value]
 
 
-def _hash_characters(hashes: npt.NDArray[np.uint32], data: npt.NDArray[np.uint32], starts: Ints, sizes: npt.NDArray[np.integer]) -> None:
-    """FNV-1a of one more character of UTF-8 each, in place; fastText takes a byte for a signed one."""
-    for byte in range(int(sizes.max(initial=0))):
-        longer = np.flatnonzero(sizes > byte)
-        hashes[longer] = (hashes[longer] ^ data[starts[longer] + byte]) * _FNV_PRIME
+@compiled
+def _places(words: Bytes, ends: npt.NDArray[np.int64]) -> Ints:
+    """A hash table of the vocabulary's words by their numbers, at most a quarter full; a place that is taken sends to the next."""
+    size = 4
+    while size < 4 * len(ends):
+        size *= 2
+    places = np.full(size, _FREE, np.int32)
+    start = 0
+    for i in range(len(ends)):
+        at = np.uint64(_FNV_START)
+        for k in range(start, ends[i]):
+            at = _hashed(at, words[k])
+        at = at & np.uint64(size - 1)
+        while places[at] != _FREE:
+            at = at + np.uint64(1) & np.uint64(size - 1)
+        places[at] = i
+        start = ends[i]
+    return places
+
+
+@compiled
+def _number(word: Bytes, words: Bytes, ends: npt.NDArray[np.int64], places: Ints) -> int:
+    """A word's number in the vocabulary, which is its row; `_FREE` where it has none."""
+    at, last = np.uint64(_FNV_START), np.uint64(len(places) - 1)
+    for byte in word:
+        at = _hashed(at, byte)
+    at = at & last
+    while places[at] != _FREE:
+        number = places[at]
+        start = ends[number - 1] if number > 0 else 0
+        if ends[number] - start == len(word) and (words[start:ends[number]] == word).all():
+            return number  # type: ignore[no-any-return]
+        at = at + np.uint64(1) & last
+    return _FREE
+
+
+@compiled
+def _add_texts(data: Bytes, ends: npt.NDArray[np.int64], vocabulary: tuple[Bytes, npt.NDArray[np.int64], Ints], buckets: tuple[Bytes, Ints],
+               lengths: tuple[int, int], input_RD: Floats, sums_ND: Floats, counts: npt.NDArray[np.int64]) -> None:
+    """Adds to each text's sum the rows of its words, and to its count their number. Words end where fastText ends them: at ASCII's white space and NUL."""
+    word = np.empty(len(data) + 2, np.uint8)  # the one at hand, in angle brackets, so that little of it is ever touched
+    word[0] = 60
+    at = 0
+    for text in range(len(ends)):
+        while at < ends[text]:
+            size = 1
+            while at < ends[text] and not (data[at] == 32 or 9 <= data[at] <= 13 or data[at] == 0):
+                word[size] = data[at]
+                size, at = size + 1, at + 1
+            at += 1
+            if size > 1 and not (size > len(_LABEL) and (word[1:1 + len(_LABEL)] == _LABEL).all()):  # fastText takes such a word for an answer
+                number = _number(word[1:size], *vocabulary)
+                if number != _FREE:
+                    sums_ND[text] += input_RD[number]
+                    counts[text] += 1
+                word[size] = 62
+                counts[text] += _add_ngrams(word[:size + 1], *buckets, *lengths, input_RD, sums_ND[text])
+        at = ends[text]
+
+
+@compiled
+def _add_ngrams(word: Bytes, known: Bytes, bucket_rows: Ints, least: int, most: int, input_RD: Floats, sum_D: Floats) -> int:
+    """Adds the rows of a word's n-grams, by their first character and then by length; returns their number."""
+    count = 0
+    for start in range(len(word)):
+        if word[start] & 0xC0 == 0x80:  # no character's first byte
+            continue
+        value, at = np.uint64(_FNV_START), start
+        for length in range(1, most + 1):
+            if at == len(word):
+                break
+            value = _hashed(value, word[at])
+            at += 1
+            while at < len(word) and word[at] & 0xC0 == 0x80:
+                value = _hashed(value, word[at])
+                at += 1
+            if length >= least:
+                bucket = value % np.uint64(len(bucket_rows))
+                if known[bucket >> np.uint64(3)] >> (bucket & np.uint64(7)) & 1:
+                    row = bucket_rows[bucket]
+                    for i in range(len(sum_D)):
+                        sum_D[i] += input_RD[row, i]
+                    count += 1
+    return count

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fasttext
@@ -64,32 +65,31 @@ def test_label_and_score_are_fasttexts_for_any_text(identifier: LanguageIdentifi
     assert batch.compute(texts) == list(map(identifier.identify_bare, texts))
 
 
-def test_answers_do_not_depend_on_what_was_asked_before_or_together(identifier: LanguageIdentifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_do_not_depend_on_what_was_asked_before_or_together(identifier: LanguageIdentifier, batch: BatchIdentifier,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     lines = sample_lines()[:600]
     expected = list(map(identifier.identify_bare, lines))
-    monkeypatch.setattr(lid_batch, "_MAX_KNOWN", 50)  # begins a generation with each batch
     monkeypatch.setattr(lid_batch, "CHARACTERS_AT_ONCE", 5000)
-    small = BatchIdentifier(read_model(model_path()), identifier.identify_bare)
-    assert small.identify(lines) == expected
-    assert small.identify(lines[::-1]) == expected[::-1]
-    assert len(small._rows) == 0
+    assert batch.identify(lines) == expected
+    assert batch.identify(lines[::-1]) == expected[::-1]
 
 
-def test_a_frequent_word_is_learnt_once_while_rare_ones_come_and_go_in_bounded_memory(identifier: LanguageIdentifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lid_batch, "_MAX_KNOWN", 100)
-    small, learnt = BatchIdentifier(read_model(model_path()), identifier.identify_bare), list[bytes]()
-    rows, ngram_rows = small._rows, small._rows._ngram_rows
-    monkeypatch.setattr(rows, "_ngram_rows", lambda words: learnt.extend(words) or ngram_rows(words))
-    for first in range(0, 3000, 30):
-        small.compute(["and the city of " + " ".join(f"word{n}" for n in range(first, first + 30))])
-        assert len(rows) <= 100
-        assert len(rows._before) <= 100 + 34
-    assert len(learnt) == len(set(learnt)) == 3004
-    small.compute(["word0"])
-    assert learnt[-1] == b"word0"  # forgotten long ago
+def test_threads_may_ask_at_once(identifier: LanguageIdentifier, batch: BatchIdentifier) -> None:
+    lines = sample_lines()[:800]
+    expected = list(map(identifier.identify_bare, lines))
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(lambda turn: batch.compute(lines[turn:] + lines[:turn]), range(0, 800, 50)):
+            assert sorted(found) == sorted(expected)
 
 
-def test_a_text_longer_than_a_batch_is_left_to_fasttext(batch: BatchIdentifier, identifier: LanguageIdentifier) -> None:
+def test_words_of_the_vocabulary_are_found_and_what_only_begins_or_ends_like_one_is_not(identifier: LanguageIdentifier, batch: BatchIdentifier) -> None:
+    words = [word.decode() for word in batch.model.words]
+    lines = words + [word + "q" for word in words] + ["q" + word for word in words]
+    assert len(lines) > 20_000
+    assert batch.compute(lines) == list(map(identifier.identify_bare, lines))
+
+
+def test_a_text_longer_than_a_batch_is_answered_alike(batch: BatchIdentifier, identifier: LanguageIdentifier) -> None:
     long = "كلمة واحدة " * 100_000
     assert len(long) > lid_batch.CHARACTERS_AT_ONCE
     assert batch.identify([long, "short"]) == list(map(identifier.identify_bare, [long, "short"]))
