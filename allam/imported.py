@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from allam import architectures
 from allam.pipeline import Plan, StageSpec
 from allam.train.config import PretrainStageConfig
 from allam.train.estimate import Dimensions
 
-INPUT, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"  # as allam/train/extend.py lengthens them
 NUMBERS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 LONGEST_HEADER = 100 * 2**20  # bytes; the format's own limit
 
@@ -47,10 +47,17 @@ def import_misfits(plan: Plan, pieces: int | None, specs: Iterable[StageSpec]) -
     if imported is None or config is None:
         return []
     names, folder = {spec.name: spec for spec in specs}, plan.root / imported.model
+    if unknown := architectures.refusal(config):
+        return [f"import_model: {imported.model}: {': '.join(unknown)}"]
     found = [f"extend: {problem}" for problem in (_tensors(folder, config), _rows(plan, config, pieces)) if problem and "extend" in names]
-    positions = config.get("max_position_embeddings")
+    positions, kind = config.get("max_position_embeddings"), config.get("model_type")
     for name, spec in names.items():
-        if isinstance(spec.config, PretrainStageConfig) and isinstance(positions, int) and spec.config.phase.sequence_length > positions:
+        if not isinstance(spec.config, PretrainStageConfig):
+            continue
+        refused = (spec.config.phase.dropout and architectures.dropout_refusal(kind),
+                   not spec.config.phase.attend_across_documents and architectures.packing_refusal(kind))
+        found += [f"{name}: {': '.join(problem)}" for problem in refused if problem]
+        if isinstance(positions, int) and spec.config.phase.sequence_length > positions:
             found.append(f"{name}: sequence_length {spec.config.phase.sequence_length} is longer than the {positions} positions of {imported.model}: "
                          f"set train.{name}.sequence_length to {positions} at most")
     return found
@@ -60,11 +67,14 @@ def _tensors(folder: Path, config: dict[str, Any]) -> str | None:
     names = _tensor_names(folder)
     if names is None:
         return None
-    missing = [name for name in ((INPUT,) if config.get("tie_word_embeddings", True) else (INPUT, OUTPUT)) if name not in names]
-    if not missing:
-        return None
-    return (f"{folder} ({config.get('model_type')}) has no tensor {missing[0]}: give a whole, unquantised checkpoint of a model built like Llama, Mistral "
-            "or Qwen, as safetensors")
+    known = architectures.architecture_of(config.get("model_type"))
+    for wanted in (known.inputs,) if config.get("tie_word_embeddings", True) else (known.inputs, known.outputs):
+        if not names & set(wanted):
+            return (f"{folder} ({config.get('model_type')}) has no tensor {wanted[0]}: give a whole, unquantised checkpoint as safetensors, with the names "
+                    "that transformers gives its tensors")
+    if biases := names & {name.replace("weight", "bias") for name in known.outputs}:
+        return f"{folder} has {biases.pop()}, with a value for each id that would have to grow too: give a model whose output layer has no bias"
+    return None
 
 
 def _tensor_names(folder: Path) -> set[str] | None:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from allam import architectures
 from allam.cluster import ClusterProfile
 from allam.engine import pipeline, tensor_parallel
 from allam.engine.device import Ranks
@@ -48,7 +49,9 @@ class Layout:
 
 
 def refuse(model: PreTrainedModel, profile: ClusterProfile) -> None:
-    """Raises `UserError` where the model can't be laid out as the profile says."""
+    """Raises `UserError` where the model is of an unknown type, or can't be laid out as the profile says."""
+    if unknown := architectures.refusal(model.config.to_dict()):
+        raise UserError(*unknown)
     shape = Shape.of_config(model.config.to_dict())
     if found := refusal(shape, profile):
         raise UserError(*found)

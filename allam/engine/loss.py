@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from allam.engine.logits import logits_of, rule_of
 from allam.engine.pipeline import Elsewhere
 
 WHOLE_LOGITS = 2**25  # elements: 128 MiB in fp32, three times that with its gradient
@@ -32,9 +33,9 @@ class LossHead(nn.Linear):
 
 
 def make_loss_head(model: PreTrainedModel) -> None:
-    """Gives the model's output matrix the means of `summed_loss`, in place."""
+    """Gives the model's output matrix the means of `summed_loss`, in place; heads with a bias or a soft cap go through `token_losses`."""
     head: Any = model.get_output_embeddings()
-    if type(head) is nn.Linear and head.bias is None:
+    if type(head) is nn.Linear and head.bias is None and rule_of(model.config).cap is None:
         head.__class__ = LossHead
 
 
@@ -98,7 +99,8 @@ def summed_loss(model: PreTrainedModel, ids_BT: Tensor, targets_BT: Tensor, atte
         return losses_BT.sum(), losses_BT.detach()
     states_BTD = _states(model, ids_BT, attention_mask_BT, positions_BT)
     wanted_BT = targets_BT != IGNORED
-    total, losses_N = head(states_BTD[wanted_BT], targets_BT[wanted_BT])
+    states_ND, factor = states_BTD[wanted_BT], rule_of(model.config).factor
+    total, losses_N = head(states_ND if factor == 1.0 else states_ND * factor, targets_BT[wanted_BT])
     return total, _placed(losses_N, wanted_BT)
 
 
@@ -136,10 +138,8 @@ def document_positions(ids_BT: Tensor, bos_id: int) -> Tensor:
 
 
 def _chunked(model: PreTrainedModel, states_ND: Tensor, targets_N: Tensor, whole_logits: int) -> Tensor:
-    head = model.get_output_embeddings()
-
     def losses(states: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(head(states).float(), targets, reduction="none")
+        return F.cross_entropy(logits_of(model, states), targets, reduction="none")
 
     rows = max(1, whole_logits // model.config.vocab_size)
     if len(targets_N) <= rows:

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from allam.architectures import dropout_refusal
 from allam.artifacts import CHECKPOINTS, JOB, write_json
 from allam.cluster import ClusterProfile, execution
 from allam.engine import checkpoint
@@ -45,13 +46,14 @@ from allam.engine.dropout import add_dropout, seed_masks
 from allam.engine.journal import Journal, short
 from allam.engine.kernels import use_fused_kernels
 from allam.engine.layout import lay_out, refuse
-from allam.engine.loss import make_loss_head
+from allam.engine.logits import check_own_loss, refuse_another_loss, silence_own_dropout
+from allam.engine.loss import make_loss_head, token_losses
 from allam.engine.new_rows_only import NewRowsFirst, OnlyNewRows
 from allam.engine.schedule import OptimizerSettings, learning_rate
 from allam.engine.stability import ROLLED_BACK, SKIPPED, StabilityMonitor
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
-from allam.layouts import batch_refusal
+from allam.layouts import ARCHITECTURES, batch_refusal
 from allam.progress import Progress, note
 from allam.versions import git_revision, versions
 
@@ -105,7 +107,10 @@ class Trainer:
         self._about, self._precision, self._global_batch = about, precision, global_batch
         if self.profile.fused_kernels:
             use_fused_kernels(model, self.ranks.device)
+        silence_own_dropout(model)
         if dropout:
+            if refused := dropout_refusal(model.config.model_type):
+                raise UserError(*refused)
             add_dropout(model, dropout)
         if self.profile.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -116,6 +121,8 @@ class Trainer:
         make_loss_head(model)
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout,
                                offload=self.profile.offload_optimizer)
+        if model.config.model_type not in ARCHITECTURES:  # those are held to one rank by tests in every layout
+            self._check_own_loss()
         self._updates, self._monitor = 0, StabilityMonitor()
         self.start_step = self._resume()
         self._step = self.start_step
@@ -268,6 +275,12 @@ class Trainer:
             return self._zero.call(lambda model, *given: (function(model, *given),), *args)[0]  # ZeRO-3's hooks want tensors or a tuple
         finally:
             self._zero.engine.train()
+
+    @torch.no_grad()
+    def _check_own_loss(self) -> None:
+        """Raises `UserError` where the engine's loss in training mode is another than that of the model's own logits."""
+        ours, own = self._zero.call(check_own_loss, token_losses)
+        refuse_another_loss(self._config.model_type, ours, own, torch.bfloat16 if self._precision == "bf16" else torch.float32)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The fp32 weights by name, on the CPU. Collective: every rank walks it to the end."""

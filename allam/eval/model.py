@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from allam.chat.template import encode_prompt, stop_ids
 from allam.chat.tokens import END
+from allam.engine.logits import logits_of
 from allam.generate.sampler import generate
 from allam.progress import Progress
 from allam.text.tokenizer import Tokenizer
@@ -77,7 +78,7 @@ class EvaluatedModel(TemplateLM):  # type: ignore[misc]
         states_BTD = self.model.base_model(input_ids=ids.to(self._device), use_cache=False).last_hidden_state
         at_N = torch.tensor([(r, length - len(c) + i) for _, r, c, length in wanted for i in range(len(c))], device=self._device)
         targets_N = torch.tensor([token for _, _, c, _ in wanted for token in c], device=self._device)
-        logits_NV = self.model.get_output_embeddings()(states_BTD[at_N[:, 0], at_N[:, 1]]).float()
+        logits_NV = logits_of(self.model, states_BTD[at_N[:, 0], at_N[:, 1]])
         log_p_N = torch.log_softmax(logits_NV, dim=-1).gather(1, targets_N[:, None])[:, 0].double()
         greedy_N = logits_NV.argmax(dim=-1) == targets_N
         sizes = [len(c) for _, _, c, _ in wanted]

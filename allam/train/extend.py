@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from allam.architectures import Architecture, architecture_of
 from allam.artifacts import write_json
 from allam.engine.device import compute_device
 from allam.engine.model import describe_model, load_config
@@ -27,7 +28,7 @@ from allam.train.shape import write_generation_config
 from allam.train.shards import Change, Shards, lengthen
 from allam.train.spelling import spell_new_pieces
 
-INPUT, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"  # Llama's, Qwen's and Mistral's names
+INPUT, OUTPUT = Architecture().inputs[0], Architecture().outputs[0]  # Llama's, and of most
 TYPES = ("F32", "BF16", "F16")
 PROOF = "proof.json"
 
@@ -44,7 +45,8 @@ def run(config: ExtendConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     aligned = alignment.translations(config, inputs, base, merged, base.vocab_size) if config.method == "translation" else []
     weights = _weights(config.method, matrices, tied, spellings, aligned)
 
-    lengthen(source, target, {name: Change(base.vocab_size, len(spellings), _new_rows(source, name, base.vocab_size, weights[name], config, tied))
+    lengthen(source, target, {name: Change(base.vocab_size, len(spellings), _new_rows(source, name, base.vocab_size, weights[name], config,
+                                                                                                     matrices[0] if tied else name))
                               for name in matrices})
     model_config.vocab_size, model_config.pad_token_id, model_config.bos_token_id = merged.vocab_size, merged.pad_id, merged.bos_id
     describe_model(target, model_config, inputs["tokenizer"])
@@ -58,13 +60,16 @@ def run(config: ExtendConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
 
 
 def check_base(source: Shards, config: PretrainedConfig, pieces: int, padding_rows: int) -> list[str]:
-    """The names of the matrices with a row for each id. Raises `UserError` where they don't fit each other, the configuration or the tokenizer."""
+    """The names of the matrices with a row for each id, the input's first. Raises `UserError` where they don't fit each other, the configuration or the
+    tokenizer."""
     tied = config.tie_word_embeddings
-    missing = [name for name in ((INPUT,) if tied else (INPUT, OUTPUT)) if name not in source.places]
+    known = architecture_of(config.model_type)
+    there = [[name for name in names if name in source.places] for names in (known.inputs, known.outputs)]
+    missing = [names[0] for names, found in zip((known.inputs, known.outputs)[:1 if tied else 2], there, strict=False) if not found]
     if missing:
         raise UserError(f"{source.folder} has no tensor {missing[0]} (tie_word_embeddings is {str(tied).lower()} in its config.json)",
-                        "give a whole, unquantised checkpoint of a model built like Llama, Mistral or Qwen")
-    matrices = [name for name in (INPUT, OUTPUT) if name in source.places]
+                        "give a whole, unquantised checkpoint as safetensors, with the names that transformers gives its tensors")
+    matrices = [found[0] for found in there if found]
     rows = {name: source.places[name].shape[0] for name in matrices}
     for name in matrices:
         place = source.places[name]
@@ -74,10 +79,11 @@ def check_base(source: Shards, config: PretrainedConfig, pieces: int, padding_ro
     if len({*rows.values(), config.vocab_size}) > 1 or len({source.places[name].shape for name in matrices}) > 1:
         raise UserError(f"{source.folder}: rows don't agree: {', '.join(f'{name} {list(source.places[name].shape)}' for name in matrices)}, "
                         f"vocab_size {config.vocab_size} in config.json", "download the model again, or export it anew with the tool that resized it")
-    if more := sorted(name for name in source.places if name.startswith("lm_head.") and name != OUTPUT):
+    heads = tuple(name.removesuffix("weight") for name in known.outputs)
+    if more := sorted(name for name in source.places if name.startswith(heads) and name not in matrices):
         raise UserError(f"{source.folder} has {more[0]}, with a value for each id that would have to grow too", "give a model whose output layer has no bias")
-    if tied and len(matrices) == 2 and not source.load(INPUT).equal(source.load(OUTPUT)):
-        raise UserError(f"{source.folder}: config.json ties input and output embeddings, and {OUTPUT} differs from {INPUT}",
+    if tied and len(matrices) == 2 and not source.load(matrices[0]).equal(source.load(matrices[1])):
+        raise UserError(f"{source.folder}: config.json ties input and output embeddings, and {matrices[1]} differs from {matrices[0]}",
                         "set tie_word_embeddings to what the model was trained with")
     if config.vocab_size < pieces:
         raise UserError(f"the model has {config.vocab_size} rows, fewer than its tokenizer's {pieces} pieces",
@@ -95,20 +101,21 @@ def _weights(method: str, matrices: list[str], tied: bool, spellings: list[list[
     if method == "exponential":
         inward, outward = (new_rows.exponential_weights(spellings, sign * new_rows.STEEPNESS) for sign in (1, -1))
         of = new_rows.Weights.of
-        return dict.fromkeys(matrices, of(new_rows.mixed(inward, outward))) if tied else {INPUT: of(inward), OUTPUT: of(outward)}
+        return dict.fromkeys(matrices, of(new_rows.mixed(inward, outward))) if tied else dict(zip(matrices, (of(inward), of(outward)), strict=True))
     mean = new_rows.mean_weights(spellings)
     return dict.fromkeys(matrices, new_rows.Weights.of([learnt or mean[i] for i, learnt in enumerate(aligned)]) if method == "translation" else mean)
 
 
-def _new_rows(source: Shards, name: str, kept: int, weights: new_rows.Weights, config: ExtendConfig, tied: bool) -> Iterator[Tensor]:
-    """The matrix's new rows in blocks. Nothing is read before the first is asked for, so that one matrix at a time is in memory."""
+def _new_rows(source: Shards, name: str, kept: int, weights: new_rows.Weights, config: ExtendConfig, drawn_as: str) -> Iterator[Tensor]:
+    """The matrix's new rows in blocks, those of `random` drawn by the name `drawn_as`. Nothing is read before the first is asked for, so that one matrix at
+    a time is in memory."""
     old_VD = source.load(name)[:kept]
     average = new_rows.mean_row(old_VD)
     if not average.isfinite().all():
         raise UserError(f"{source.places[name].path}: {name} holds values that are no numbers, and so would the new rows",
                         "give a sound checkpoint: this one is damaged, or its training diverged")
     if config.method == "random":
-        seed = config.seed + int.from_bytes(hashlib.blake2b((INPUT if tied else name).encode(), digest_size=4).digest(), "big")
+        seed = config.seed + int.from_bytes(hashlib.blake2b(drawn_as.encode(), digest_size=4).digest(), "big")
         yield from new_rows.random_rows(old_VD, average, weights.has_text, seed)
     else:
         yield from new_rows.weighted_rows(old_VD, average, weights)

@@ -40,7 +40,7 @@ class Extension:
     target: Shards
     base: Tokenizer
     merged: Tokenizer
-    weights: dict[str, new_rows.Weights]  # by matrix
+    weights: dict[str, new_rows.Weights]  # by matrix, the input's first
     method: str
     tied: bool
 
@@ -95,7 +95,7 @@ def _shares(extension: Extension, name: str, token: int) -> list[tuple[int, floa
         return [(i, 1 / len(ids)) for i in ids]
     positions = torch.arange(len(ids), dtype=torch.float64)
     inward, outward = torch.softmax(2 * positions, 0), torch.softmax(-2 * positions, 0)
-    shares = (inward + outward) / 2 if extension.tied else inward if "embed" in name else outward
+    shares = (inward + outward) / 2 if extension.tied else inward if name == next(iter(extension.weights)) else outward
     return list(zip(ids, shares.tolist(), strict=True))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from allam import architectures
 from allam.engine.model import load_config, save_model
 from allam.errors import StageFailed, UserError
 from allam.files import MISSING, check_file
@@ -28,6 +29,8 @@ def run(config: ImportConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     source = _from_folder(config, inputs["root"]) if files else _from_hub(config)
     shards = Shards(source)
     model_config = load_config(source)
+    if refused := architectures.refusal(model_config.to_dict()):
+        raise UserError(*refused)
     if model_config.vocab_size < tokenizer.vocab_size:
         raise UserError(f"the model {config.model!r} has {model_config.vocab_size} rows, its tokenizer {tokenizer.vocab_size} pieces",
                         "give tokenizer.base.model the tokenizer that this model was trained with")

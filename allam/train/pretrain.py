@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from allam.architectures import packing_refusal
 from allam.artifacts import write_json
 from allam.cluster import ClusterProfile
 from allam.engine.bits_per_byte import bits_per_byte
@@ -49,6 +50,8 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     model = load_model(inputs["model"] / "model") if "model" in inputs else new_model(llama_config(config.model, tokenizer), phase.seed)
     _check(model, tokenizer, windows)
     model_config = model.config
+    if not phase.attend_across_documents and (refused := packing_refusal(model_config.model_type)):
+        raise UserError(*refused)
     first_row = first_new_row(inputs.get("model"))
     if phase.new_rows_steps and not first_row:
         raise UserError(f"new_rows_steps is {phase.new_rows_steps}, but the model that training starts from was not extended: it has no new rows",

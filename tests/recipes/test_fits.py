@@ -190,11 +190,23 @@ def test_an_imported_base_that_fits_its_tokenizer_and_the_recipe_is_taken(tmp_pa
     ("extend: the imported model has 544 rows for its tokenizer's 512 pieces and 0 padding rows: if its last 32 rows only pad it, "
      "set train.extend.base_padding_rows=32", {"vocab_size": 544}),
     ("is longer than the 8 positions of base: set train.continue.sequence_length to 8 at most", {"max_position_embeddings": 8, "model_type": "qwen2"}),
-    ("(gpt2) has no tensor model.embed_tokens.weight: give a whole", {"model_type": "gpt2", "tensors": ("wte.weight",)}),
+    ("(gpt2) has no tensor transformer.wte.weight: give a whole", {"model_type": "gpt2", "tensors": ("embed_tokens.weight",)}),
+    ("import_model: base: models of type 'rwkv' are not among those that the engine is known to train rightly: give a decoder-only model of one of the types",
+     {"model_type": "rwkv"}),
+    ("base has lm_head.bias, with a value for each id", {"model_type": "phi", "tensors": ("model.embed_tokens.weight", "lm_head.weight", "lm_head.bias")}),
     ("(llama) has no tensor lm_head.weight", {"tensors": ("model.embed_tokens.weight",)})])
 def test_an_imported_base_that_cannot_be_trained_is_refused_in_the_plan(tmp_path: Path, told: str, changed: dict[str, Any]) -> None:
     [found] = _import(tmp_path, **changed)
     assert told in found
+
+
+def test_what_an_imported_base_of_another_architecture_can_not_have_is_refused_in_the_plan(tmp_path: Path) -> None:
+    names = ("transformer.word_embeddings.weight", "lm_head.weight")
+    assert _import(tmp_path, model_type="falcon", tensors=names) == []
+    [packing] = _import(tmp_path, "train.continue.attend_across_documents=false", model_type="falcon", tensors=names)
+    assert packing.endswith("packed sequence: set attend_across_documents to true")
+    [dropout] = _import(tmp_path, "train.continue.dropout=0.1", model_type="gemma2")
+    assert dropout.startswith("continue: dropout is added where llama, mistral, qwen2, qwen3 add to the residual stream, and this model is 'gemma2'")
 
 
 def test_an_imported_base_costs_what_its_own_shape_says(tmp_path: Path) -> None:

@@ -395,7 +395,7 @@ def test_the_loss_summed_block_by_block_and_its_gradients_are_those_of_whole_log
 
 def test_losses_of_hundreds_of_nats_are_those_of_torch_to_the_last_but_one_digit() -> None:
     head: Any = nn.Linear(8, 50, bias=False)
-    make_loss_head(SimpleNamespace(get_output_embeddings=lambda: head))  # type: ignore[arg-type]
+    make_loss_head(SimpleNamespace(get_output_embeddings=lambda: head, config=LlamaConfig()))  # type: ignore[arg-type]
     states, targets = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) * 2_000, torch.arange(40)
     losses = head(states, targets)[1].detach()
     expected = nn.functional.cross_entropy(states @ head.weight.T, targets, reduction="none").detach()
@@ -405,7 +405,7 @@ def test_losses_of_hundreds_of_nats_are_those_of_torch_to_the_last_but_one_digit
 
 def test_a_batch_without_a_target_has_no_loss_and_leaves_zeros_for_gradients() -> None:
     head: Any = nn.Linear(8, 50, bias=False)
-    make_loss_head(SimpleNamespace(get_output_embeddings=lambda: head))  # type: ignore[arg-type]
+    make_loss_head(SimpleNamespace(get_output_embeddings=lambda: head, config=LlamaConfig()))  # type: ignore[arg-type]
     total, losses = head(torch.zeros(0, 8), torch.zeros(0, dtype=torch.int64))
     total.backward()
     assert total.item() == 0
