@@ -19,7 +19,8 @@ from allam.text.bpe import SPACE, model_pb2
 
 ModelProto: TypeAlias = Any  # model_pb2.ModelProto
 _TYPES = model_pb2.ModelProto.SentencePiece
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = _TYPES.NORMAL, _TYPES.UNKNOWN, _TYPES.CONTROL, _TYPES.USER_DEFINED, _TYPES.BYTE
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = (
+    _TYPES.NORMAL, _TYPES.UNKNOWN, _TYPES.CONTROL, _TYPES.USER_DEFINED, _TYPES.UNUSED, _TYPES.BYTE)
 RUN_OF_SPACES = -1e8  # Llama 2 gives its runs of spaces -1e9; float32 has no room for an order below that
 _LFS_POINTER = b"version https://git-lfs"
 _KINDS = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
@@ -88,6 +89,10 @@ def _check_pieces(proto: ModelProto, where: str) -> None:
     risen = _risen(proto)
     if risen:
         raise UserError(f"{where} has been extended already: {risen}, though training gives falling scores", "give the base's own tokenizer.model")
+    idle = _unreachable(proto)
+    if idle:
+        raise UserError(f"{where} has been padded already: no text can be cut into {len(idle)} of its pieces, such as {', '.join(map(repr, idle[:3]))}",
+                        "give the base's own tokenizer.model; train.extend.base_padding_rows says how many rows the model has beyond it")
     own = [p.piece for p in proto.pieces if p.type == USER_DEFINED]
     if own:
         raise UserError(f"{where} has {len(own)} user-defined pieces, such as {own[:3]}, which text could spell", "give a model without them")
@@ -103,6 +108,18 @@ def _risen(proto: ModelProto) -> str | None:
             if p.score < lowest:
                 lowest, last = p.score, p.piece
     return None
+
+
+def _unreachable(proto: ModelProto) -> list[str]:
+    """Pieces that no merge makes, whatever the text, as those of padding (`<pad_12>`, `[unused3]`) and those that are marked as unused. Training gives none,
+    since it makes each piece of two; Llama 2's and Mistral 7B v0.1's models have none either."""
+    made, idle = set[str](), [p.piece for p in proto.pieces if p.type == UNUSED]
+    for piece in sorted(normal_pieces(proto), key=len):
+        if len(piece) == 1 or any(all(len(part) == 1 or part in made for part in (piece[:i], piece[i:])) for i in range(1, len(piece))):
+            made.add(piece)
+        else:
+            idle.append(piece)
+    return idle
 
 
 def normal_pieces(proto: ModelProto) -> dict[str, float]:
