@@ -72,7 +72,7 @@ STAGES: dict[str, Stage] = {
     "translate": Stage("data", "allam.data.translate", TranslateConfig, version=4, makes=_DOCUMENTS),
     "base_tokenizer": Stage("tokenizer", "allam.tokenizer.base", BaseTokenizerConfig, makes=_TOKENIZER),
     "arabic_tokenizer": Stage("tokenizer", "allam.tokenizer.arabic", ArabicTokenizerConfig, version=3, makes=_TOKENIZER),
-    "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig, version=3, makes=_TOKENIZER),
+    "merged_tokenizer": Stage("tokenizer", "allam.tokenizer.merge", MergedTokenizerConfig, version=4, makes=_TOKENIZER),
     "fertility": Stage("tokenizer", "allam.tokenizer.fertility", FertilityConfig, makes=("fertility.json",)),
     "pack": Stage("train", "allam.train.pack", PackConfig, version=2, makes=("packs/*/*/tokens.bin", "packs/*/*/index.npy")),
     "mix": Stage("train", "allam.train.mix", MixStageConfig, makes=("plan.json", "order_*.npy")),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ SETTINGS = ("ignore_merges", "unk_token", "dropout", "byte_fallback", "fuse_unk"
 BUG = "report this as a bug, with the base's tokenizer.json"
 
 
-def measure(folders: gate.Folders, lines: Lines, config: MergedTokenizerConfig, reach: Iterable[str] = (), thorough: bool = True) -> list[Finding]:
+def measure(folders: gate.Folders, lines: Lines, config: MergedTokenizerConfig, reach: Iterable[str] = (), thorough: bool = True,
+            exceptions: Path | None = None) -> list[Finding]:
     """All findings on `lines`; `reach` is text on which new pieces are looked for. A tokenizer that can't be loaded is judged by its pieces alone.
+
+    The file `exceptions` gets a line for each Arabic word that is cut otherwise than by the Arabic-only tokenizer.
 
     Where not `thorough`, transformers isn't asked and not every character is tried, which takes some seconds however few the lines are.
     """
@@ -45,8 +49,8 @@ def measure(folders: gate.Folders, lines: Lines, config: MergedTokenizerConfig, 
     shown = [(i, after.pieces([i])[0]) for i, _ in new]
     return [*findings, gate.texts_giving(forbidden, after, lines | {"spelled out": spelled}, BUG), only_in_arabic(new), pieces_reachable(merged, new, after),
             gate.pieces_met(shown, after, reach, config.max_unmet_share), gate.lines_unchanged(before, after, lines),
-            *gate.fertility_kept(before, alone, after, lines, config.max_fertility_excess), *([ids_agree(folders.merged, after, lines),
-                                                                                               text_comes_back(after, lines)] if thorough else [])]
+            words_cut_alike(before, alone, after, lines, exceptions), *gate.fertility_kept(before, alone, after, lines, config.max_fertility_excess),
+            *([ids_agree(folders.merged, after, lines), text_comes_back(after, lines)] if thorough else [])]
 
 
 def base_stays(base: dict[str, Any], merged: dict[str, Any]) -> Finding:
@@ -101,6 +105,12 @@ def pieces_reachable(merged: dict[str, Any], new: list[tuple[int, str]], after: 
         if by_merges != [i] or ids != [i]:
             wrong.append(f"id {i} {after.pieces([i])[0]!r}: its bytes give {after.pieces(by_merges)} {by_merges}, its text {after.pieces(ids)} {ids}")
     return judged("new pieces that no text can reach", wrong, len(new), BUG)
+
+
+def words_cut_alike(before: ByteLevelTokenizer, alone: ByteLevelTokenizer, after: ByteLevelTokenizer, lines: Lines, exceptions: Path | None) -> Finding:
+    """Running words cut as the Arabic-only tokenizer cuts them. No promise: that one begins with bytes, where the base has merges of its own."""
+    base, arabic = (set(tokenizer.pieces(range(tokenizer.vocab_size))) for tokenizer in (before, alone))
+    return replace(gate.words_cut_alike(base, arabic, alone, after, lines, 0.0, exceptions), bound="reported", remedy="")
 
 
 def ids_agree(folder: Path, after: ByteLevelTokenizer, lines: Lines) -> Finding:

@@ -20,7 +20,7 @@ def run(config: MergedTokenizerConfig, folders: gate.Folders, lines: gate.Lines,
     first = max(base.ids.values()) + 1
     extended = byte_base.extended(base, merges, config.pad_to_multiple)
     byte_base.write(folders.merged, extended, chat=True)
-    findings = byte_gate.measure(folders, lines, config, reach)
+    findings = byte_gate.measure(folders, lines, config, reach, exceptions=folders.merged / gate.EXCEPTIONS)
     write_json(folders.merged / "gate.json", gate.as_json(findings))
     gate.require(findings)
     size = max(extended.ids.values()) + 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ def lines_unchanged(before: Tokenizer, after: Tokenizer, lines: Lines) -> Findin
     return judged("lines without Arabic script whose ids changed", changed, len(texts), "set tokenizer.merged.arabic_script_only to true")
 
 
-def words_cut_alike(base: dict[str, float], arabic: dict[str, float], alone: Tokenizer, after: Tokenizer, lines: Lines, minimum: float,
+def words_cut_alike(base: Collection[str], arabic: Collection[str], alone: Tokenizer, after: Tokenizer, lines: Lines, minimum: float,
                     exceptions: Path | None = None) -> Finding:
     """Running words of Arabic letters and marks between white space, cut as the Arabic-only tokenizer cuts them; all others go to the file `exceptions`.
 

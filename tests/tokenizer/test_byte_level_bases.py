@@ -194,6 +194,18 @@ def broken(extended: dict[str, dict[str, Path]], tmp_path: Path) -> Callable[...
     return by
 
 
+def test_words_that_the_arabic_only_tokenizer_cuts_otherwise_are_listed_with_their_cause(extended: dict[str, dict[str, Path]]) -> None:
+    folders = extended["qwen"]  # whose gate the stage has been through
+    before, alone, after = (byte_level(folders[name]) for name in ("base", "arabic", "merged"))
+    rows = [json.loads(line) for line in (folders["merged"] / gate.EXCEPTIONS).read_text(encoding="utf-8").splitlines()]
+    [finding] = [f for f in json.loads((folders["merged"] / "gate.json").read_text()) if f["promise"].startswith("running Arabic words")]
+    assert finding["held"]
+    assert sum(row["count"] for row in rows) == finding["of"] - finding["measured"] > 0
+    assert all(row["merged"] == after.pieces(after.encode(row["word"])) != row["arabic_only"] == alone.pieces(alone.encode(row["word"])) for row in rows)
+    named = {row["cause"] for row in rows} - {gate.RANKED_FIRST}
+    assert all(any(repr(piece) in cause for piece in before.pieces(range(before.vocab_size))) for cause in named)
+
+
 def test_the_stages_own_tokenizer_keeps_every_promise(broken: Callable[..., dict[str, gate.Finding]]) -> None:
     assert broken(lambda data: None) == {}
 
