@@ -90,11 +90,11 @@ REPLACED_WHOLE = "data.sources"  # whoever names sources means these and not the
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """`above` laid over `below`: sections merge, everything else (lists and nulls too) is replaced, and so are the sources of text."""
+    """`above` laid over `below`: sections merge; all else (lists, nulls), the sources of text and what `{}` is given for are replaced."""
     merged = dict(below)
     for key, value in above.items():
         under, here = merged.get(key), f"{where}.{key}".lstrip(".")
-        merged[key] = _overlay(under, value, here) if isinstance(under, dict) and isinstance(value, dict) and here != REPLACED_WHOLE else value
+        merged[key] = _overlay(under, value, here) if isinstance(under, dict) and isinstance(value, dict) and value and here != REPLACED_WHOLE else value
     return merged
 
 

@@ -43,6 +43,17 @@ def test_a_recipe_that_extends_another_and_names_sources_has_these_alone(tmp_pat
     assert recipe.data.held_out == load("demo").data.held_out
 
 
+def test_a_recipe_for_the_data_alone_drops_the_benchmarks_of_the_one_that_it_extends(tmp_path):
+    (tmp_path / "en.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    for more, missing in (("", True), ("eval: {benchmarks: {benchmarks: {}}, judge: {questions: []}}\n", False),
+                          ("eval: {benchmarks: {benchmarks: {facts_en: {limit: 3}}}}\n", True)):
+        data = f"data:\n  root: {tmp_path}\n  sources: {{s: {{path: en.jsonl, language: en, domain: web}}}}\n"
+        (tmp_path / "mine.yaml").write_text(f"extends: demo\nname: mine\n{data}{more}")
+        plan = make_plan(load(str(tmp_path / "mine.yaml")))
+        assert bool(plan.specs["decontaminate"].problems) == missing, more
+    assert len(plan.recipe.eval.benchmarks.benchmarks) == 4
+
+
 @pytest.mark.parametrize(("text", "told"), [("rank: 2", "did you mean 'ranks'"), ("ranks: 0", "ranks: input should be greater"), ("- a", "profile")])
 def test_a_broken_cluster_profile_is_told_field_by_field(text, told, tmp_path):
     (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
