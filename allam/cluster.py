@@ -130,8 +130,11 @@ class ClusterProfile(BaseModel):
                                       min_length=1)
     max_english_rise: float | None = Field(None, gt=0, description="while training: largest rise of held-out English bits per byte over the stage's "
                                            "start, as a share (0.05 is 5%); measured every `eval_every` steps; null: not watched")
-    on_english_rise: Literal["warn", "stop"] = Field("warn", description="above `max_english_rise`: a warning in the log, or the stage stops; it goes on "
-                                                     "from its last checkpoint under a profile that allows more")
+    max_english_fall: float | None = Field(None, gt=0, le=1, description="while training: largest fall of the mean accuracy on the phase's English "
+                                           "`benchmarks` below the stage's start (0.05 is five points; with few items chance moves it as far); null: not "
+                                           "watched")
+    on_english_rise: Literal["warn", "stop"] = Field("warn", description="where English gets worse than these two allow: a warning in the log, or the stage "
+                                                     "stops; it goes on from its last checkpoint under a profile that allows more")
     timeout_hours: float = Field(24.0, gt=0, description="after this a stage's processes are stopped and it fails")
     retries: int = Field(1, ge=0, description="how often a stage that failed (not by the user's mistake) is tried again")
     device_memory_gb: float | None = Field(None, gt=0, description="memory of one device in GB of 10^9 bytes; a run whose weights, gradients and optimizer "

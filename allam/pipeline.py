@@ -27,6 +27,7 @@ from allam.data.config import (
 from allam.errors import UserError, did_you_mean
 from allam.eval.config import BenchmarksConfig, JudgeConfig, VotesConfig
 from allam.files import FileTable, check_checksum
+from allam.items import BenchmarkConfig
 from allam.preflight.config import PreflightConfig
 from allam.recipe import Recipe
 from allam.section import Section, planned
@@ -330,8 +331,9 @@ def _train(plan: Plan, files: FileTable) -> list[str]:
             tokenizer = "base_tokenizer"
             packed = plan.add("pack_base", pack.model_copy(update={"languages": ("en",)}), corpus | {"tokenizer": tokenizer}, kind="pack")
         plan.add("mix_base", _mix(train.pretrain), {"pack": packed}, kind="mix")
-        base = plan.add("pretrain", PretrainStageConfig(model=train.model, phase=train.pretrain),
-                        {"tokenizer": tokenizer, "pack": packed, "mix": "mix_base", "held_out": "pack"})
+        asked, problems = _asked(plan, files, "pretrain", train.pretrain)
+        base = plan.add("pretrain", PretrainStageConfig(model=train.model, phase=train.pretrain, benchmarks=asked),
+                        {"tokenizer": tokenizer, "pack": packed, "mix": "mix_base", "held_out": "pack"}, problems=problems)
     trained = [base]
     if not train.from_scratch:
         extended, inputs = train.extend, {"model": base, "base_tokenizer": "base_tokenizer", "tokenizer": "merged_tokenizer"}
@@ -339,9 +341,24 @@ def _train(plan: Plan, files: FileTable) -> list[str]:
             extended, inputs = extended.model_copy(update={"held_out": recipe.data.held_out}), inputs | corpus
         trained.append(plan.add("extend", extended, inputs))
     plan.add("mix", _mix(train.continued), {"pack": "pack"})
-    plan.add("continue", PretrainStageConfig(model=train.model, phase=train.continued),
-             {"model": trained[-1], "tokenizer": "merged_tokenizer", "pack": "pack", "mix": "mix", "held_out": "pack"})
+    asked, problems = _asked(plan, files, "continue", train.continued)
+    plan.add("continue", PretrainStageConfig(model=train.model, phase=train.continued, benchmarks=asked),
+             {"model": trained[-1], "tokenizer": "merged_tokenizer", "pack": "pack", "mix": "mix", "held_out": "pack"}, problems=problems)
     return [*trained, "continue"]
+
+
+def _asked(plan: Plan, files: FileTable, stage: str, phase: PhaseConfig) -> tuple[dict[str, BenchmarkConfig], tuple[str, ...]]:
+    """The benchmarks that a phase asks while it trains, with their files, and the problems met."""
+    known, found, problems = plan.recipe.eval.benchmarks.benchmarks, dict[str, BenchmarkConfig](), list[str]()
+    for name in phase.benchmarks:
+        if name not in known:
+            raise UserError(f"train.{stage}.benchmarks: there is no {name!r} in eval.benchmarks.benchmarks", did_you_mean(name, known))
+        if known[name].type != "multiple_choice":
+            raise UserError(f"train.{stage}.benchmarks: {name!r} is of type {known[name].type}", "name multiple-choice benchmarks, which training can ask")
+        given, missing = _files(files, f"eval.benchmarks.benchmarks.{name}.path", known[name].path)
+        found[name] = known[name].model_copy(update=given)
+        problems += missing
+    return found, tuple(problems)
 
 
 def _mix(phase: PhaseConfig) -> MixStageConfig:

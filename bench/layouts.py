@@ -34,6 +34,7 @@ from allam.align.examples import Example
 from allam.align.sft import masked_loss
 from allam.cluster import ClusterProfile
 from allam.engine.bits_per_byte import bits_per_byte
+from allam.engine.choices import log_likelihoods, question
 from allam.engine.loss import document_positions, token_losses
 from allam.engine.new_rows_only import NewRowsFirst
 from allam.engine.schedule import OptimizerSettings
@@ -113,7 +114,7 @@ def items_of(objective: str, step: int) -> tuple[list[Any], float]:
 
 
 class _Bytes:
-    """Enough of a tokenizer for bits per byte."""
+    """Enough of a tokenizer for bits per byte and questions."""
 
     bos_id = BOS
 
@@ -149,6 +150,9 @@ def train(work: Path, run: dict[str, Any], profile: ClusterProfile) -> dict[str,
             break
     texts = ["in the beginning was the word", "في البدء كان الكلمة", "a", "the quick brown fox jumps over the lazy dog " * 3]
     found["bits_per_byte"] = bits_per_byte(trainer._zero.module, _Bytes(), texts, LENGTH, trainer.ranks, trainer.call)  # type: ignore[arg-type]
+    asked = [question(_Bytes(), text, ["a", "the light", "كلمة"], 0, LENGTH) for text in texts]
+    scores = log_likelihoods(trainer._zero.module, asked, trainer.ranks, trainer.call)  # type: ignore[arg-type]
+    found["log_likelihoods"] = [score for choices in scores for score in choices]
     weights = dict(trainer.weights())
     if trainer.ranks.first:
         save_file(weights, work / "weights.safetensors")

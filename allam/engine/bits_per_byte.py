@@ -8,40 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from allam.engine.device import Ranks
-from allam.engine.loss import IGNORED, token_losses
-
-TOKENS_AT_ONCE = 4096
-
-
-class Encoder(Protocol):
-    """What is needed of a tokenizer."""
-
-    bos_id: int
-
-    def encode_batch(self, texts: list[str], /) -> list[list[int]]:
-        """Ids of each text without BOS."""
-        ...
+from allam.engine.likelihood import Encoder, by_length, losses, shared_out
 
 
 def bits_per_byte(model: PreTrainedModel, tokenizer: Encoder, texts: Sequence[str], sequence_length: int,
                   ranks: Ranks | None = None, call: Callable[..., Any] | None = None) -> float:
     """Bits per UTF-8 byte of `texts` under `model`. During training, the replicas of `ranks` share the work and `call` is `Trainer.call`."""
     windows = cut(tokenizer, texts, sequence_length)
-    batches = _batches(windows)
-    world, rank = (ranks.replicas, ranks.replica) if ranks else (1, 0)
-    nats = 0.0
-    for i in range(0, len(batches), world):  # every rank passes forward equally often, as ZeRO-3 needs
-        mine = batches[min(i + rank, len(batches) - 1)]
-        value = call(_nats, mine) if call else _nats(model, mine)
-        nats += value if i + rank < len(batches) else 0.0
-    if ranks:
-        nats = ranks.sum([nats])[0]
+    batches = [[windows[i] for i in batch] for batch in by_length(windows)]
+    [nats] = shared_out(_nats, batches, [[0]] * len(batches), 1, model, ranks, call)
     return nats / math.log(2) / sum(len(text.encode()) for text in texts)
 
 
@@ -54,21 +34,6 @@ def cut(tokenizer: Encoder, texts: Sequence[str], sequence_length: int) -> list[
     return windows
 
 
-def _batches(windows: list[list[int]]) -> list[list[list[int]]]:
-    """Windows of like length together, so that little is padded; always in the same order."""
-    batches: list[list[list[int]]] = [[]]
-    for window in sorted(windows, key=lambda w: (-len(w), w)):
-        if batches[-1] and (len(batches[-1]) + 1) * len(batches[-1][0]) > TOKENS_AT_ONCE:
-            batches.append([])
-        batches[-1].append(window)
-    return batches
-
-
-@torch.no_grad()
-def _nats(model: PreTrainedModel, windows: list[list[int]]) -> float:
-    """The sum of losses in nats; windows are padded on the right, where causal attention hides it from the tokens."""
-    longest = max(len(w) for w in windows) - 1
-    device = model.device
-    ids_BT = torch.tensor([w[:-1] + [0] * (longest + 1 - len(w)) for w in windows], device=device)
-    targets_BT = torch.tensor([w[1:] + [IGNORED] * (longest + 1 - len(w)) for w in windows], device=device)
-    return float(token_losses(model, ids_BT, targets_BT).double().sum())
+def _nats(model: PreTrainedModel, windows: list[list[int]]) -> tuple[float]:
+    """The sum of the losses of all tokens but the windows' first."""
+    return (float(losses(model, windows, [len(window) - 1 for window in windows]).sum()),)

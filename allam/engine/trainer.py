@@ -127,6 +127,7 @@ class Trainer:
         self.start_step = self._resume()
         self._step = self.start_step
         self._result: StepResult | None = None
+        self.shown: dict[str, float] = {}  # beside the loss in the line of progress, by name
         self._terminated = self._stop = self._save = False
         self._saved_at = time.monotonic()
 
@@ -143,7 +144,7 @@ class Trainer:
                 yield step
                 assert self._result is not None, "a stage must call step() once in each round of steps()"
                 self._between_steps(step + 1)
-                progress.update(loss=round(self._result.loss, 4))
+                progress.update(loss=round(self._result.loss, 4), **self.shown)
 
     def step(self, batch: Sequence[T], loss: Callable[[PreTrainedModel, list[T]], tuple[Tensor, dict[str, Tensor]]],
              denominator: float, describe: Callable[[list[T]], list[str]] | None = None) -> StepResult:

@@ -27,10 +27,11 @@ from allam.artifacts import write_atomic, write_json
 from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.device import compute_device
 from allam.engine.model import load_model
-from allam.eval.config import BenchmarkConfig, BenchmarksConfig
-from allam.eval.items import Item, plain_prompt, read_items
+from allam.eval.config import BenchmarksConfig
 from allam.eval.model import EvaluatedModel
 from allam.files import check_file
+from allam.items import BenchmarkConfig, Item
+from allam.prompts import plain_prompt, read_items
 from allam.text.forms import comparison_form
 from allam.text.tokenizer import Tokenizer
 

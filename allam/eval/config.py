@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from allam.items import ItemFormat
+from allam.items import BenchmarkConfig
 from allam.section import FileRef, Name, Section, assumed, paper, planned
-
-
-class BenchmarkConfig(Section):
-    """One local benchmark: a JSON Lines file of items."""
-
-    path: str = paper("4.1", "JSON Lines file below `data.root`")
-    type: Literal["multiple_choice", "generation"] = paper("4.1", "scored by the likelihood of each choice, or by exact match of a generated answer")
-    language: Literal["en", "ar"] = paper("4.1", "language of the items")
-    format: ItemFormat = assumed(
-        "public benchmarks name their fields differently", "how a line is read: `items` (question, choices, answer), `lettered` (EXAMS: A to D are fields), "
-        "`yes_no` (ACVA: the answer is نعم or لا), `arabicmmlu` (its columns), `bilingual_qa` (XQuAD: q_en, a_en, q_ar, a_ar)", "items")
-    shots: int = paper("4.1, Table 4", "examples before each item, of its own topic where there are some: items marked `split: dev`, else the file's first",
-                       0, ge=0)
-    limit: int | None = assumed("for trials", "use so many items, evenly spread over the file", None, ge=1)
-    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "the file with its checksum", ())
 
 
 class BenchmarksConfig(Section):

@@ -21,10 +21,10 @@ from allam.engine.device import compute_device
 from allam.engine.model import load_model
 from allam.errors import UserError
 from allam.eval.config import JudgeConfig
-from allam.eval.items import PLAIN
 from allam.eval.judging import Verdicts, judge_all
 from allam.eval.model import answer
 from allam.files import check_file
+from allam.prompts import PLAIN
 from allam.text.tokenizer import Tokenizer
 
 MODELS = ("continue", "sft", "dpo")

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from allam.section import FileRef, HeldOut, Section, assumed, paper, planned
+from allam.items import BenchmarkConfig
+from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, planned
 
 ComponentName = Literal["en", "ar", "ar_translated"]
 DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
@@ -105,6 +106,9 @@ class PhaseConfig(Section):
     optimizer: OptimizerConfig = paper("2.2", "optimizer and schedule", OptimizerConfig())
     mix: MixConfig = paper("2.1, Table 1", "mixture of this phase")
     eval_every: int = assumed("continuous evaluation (Figure 8)", "steps between measurements of held-out bits per byte; 0: only at the end", 0, ge=0)
+    benchmarks: tuple[Name, ...] = paper("4.1, Figure 8", "multiple-choice benchmarks of `eval.benchmarks` that are asked before, every `eval_every` steps, "
+                                         "and after", ())
+    benchmark_items: int = assumed("a standard error of at most five points", "items of each of them, drawn once", 100, ge=1)
     dropout: float = paper("2.2, Figure 6", "share of values dropped in training; the paper decided against it, since Llama 2 was trained without and "
                            "English suffers", 0.0, ge=0, lt=1)
     on_spike: Literal["mark", "skip", "roll_back"] = assumed(
@@ -187,3 +191,4 @@ class PretrainStageConfig(Section):
 
     model: ModelConfig = assumed("taken from train.model", "shape of a model that starts from random weights")
     phase: PhaseConfig = assumed("taken from the recipe", "the phase")
+    benchmarks: dict[Name, BenchmarkConfig] = planned("those of eval.benchmarks that the phase names", "what is asked during training", {})

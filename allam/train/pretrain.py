@@ -1,14 +1,12 @@
 """Pretraining from random weights, and continued pretraining of a given model: one module for both (paper §2.2, §2.3).
 
 With an input `model` training continues from it; otherwise it starts from random weights of the recipe's shape. Data, model and schedule are
-pure functions of the step, so that a killed run ends with the same weights. Held-out bits per byte is measured before, at intervals, and after.
+pure functions of the step, so that a killed run ends with the same weights. Held-out bits per byte and benchmarks are measured before, at intervals, and after.
 Alone: `allam stage pretrain --recipe demo`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,6 @@ from transformers import PreTrainedModel
 
 from allam.architectures import packing_refusal
 from allam.artifacts import write_json
-from allam.cluster import ClusterProfile
-from allam.engine.bits_per_byte import bits_per_byte
 from allam.engine.device import join
 from allam.engine.journal import short
 from allam.engine.loss import document_positions, summed_loss
@@ -30,12 +26,11 @@ from allam.engine.new_rows_only import NewRowsFirst
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes, lost_steps
 from allam.engine.trainer import Trainer
-from allam.errors import StageFailed, UserError
-from allam.progress import note
+from allam.errors import UserError
 from allam.text.tokenizer import Tokenizer
 from allam.train.blame import documents_of
 from allam.train.config import PretrainStageConfig
-from allam.train.pack import COMPONENTS, HELD_OUT
+from allam.train.measurements import Measurements
 from allam.train.shape import llama_config, write_generation_config
 from allam.train.untouched import first_new_row, write_untouched
 from allam.train.windows import Windows
@@ -64,17 +59,10 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
                       total_steps=windows.plan["steps"], work=out / "work", what="pretraining" if "model" not in inputs else "continued pretraining",
                       dropout=phase.dropout, seed=phase.seed, on_spike=phase.on_spike, roll_back_steps=phase.roll_back_steps,
                       new_rows_first=NewRowsFirst(first_row, phase.new_rows_steps) if phase.new_rows_steps else None, about=about)
-    texts = read_held_out(inputs["held_out"])
     tokens_a_step = phase.global_batch * windows.length
-
-    def evaluate(step: int) -> None:
-        values = {c: round(bits_per_byte(model, tokenizer, found, windows.length, trainer.ranks, trainer.call), 6) for c, found in texts.items()}
-        _check_finite(values, step)
-        trainer.journal.add_eval(step, step * tokens_a_step, bits_per_byte=values)
-        _watch_english(trainer.profile, trainer.journal.evals(), step)
-
+    measure = Measurements(config, inputs, tokenizer, model, trainer, windows.length)
     if trainer.start_step == 0 and not trainer.journal.evals():  # a checkpoint of step 0 has it already
-        evaluate(0)
+        measure(0)
     loss = _loss_by_domain(windows, trainer, None if phase.attend_across_documents else tokenizer.bos_id)
     for step in trainer.steps():
         batch = list(range(step * phase.global_batch, (step + 1) * phase.global_batch))
@@ -82,8 +70,8 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
                               describe=lambda numbers: documents_of(windows, inputs["pack"], numbers))
         trainer.log((step + 1) * tokens_a_step, windows.length, **_means(windows, batch, result.sums))
         if phase.eval_every and (step + 1) % phase.eval_every == 0 and step + 1 < trainer.total_steps:
-            evaluate(step + 1)
-    evaluate(trainer.total_steps)
+            measure(step + 1)
+    measure(trainer.total_steps)
     save_model(out / "model", model_config, trainer.weights(), inputs["tokenizer"], writes=trainer.ranks.first)
     rows, evals = trainer.finish(out)
     if not trainer.ranks.first:
@@ -107,31 +95,6 @@ def _check(model: PreTrainedModel, tokenizer: Tokenizer, windows: Windows) -> No
     longest = model.config.max_position_embeddings
     if windows.length > longest:
         raise UserError(f"sequence_length {windows.length} is longer than the model's {longest} positions", "shorten sequence_length in the recipe")
-
-
-def _check_finite(values: dict[str, float], step: int) -> None:
-    """Stops the stage where a measurement is no number, which metrics and reports can't hold."""
-    broken = {component: value for component, value in values.items() if not math.isfinite(value)}
-    if broken:
-        told = ", ".join(f"{component}: {value}" for component, value in broken.items())
-        raise StageFailed(f"step {step}: held-out bits per byte is no number ({told}): "
-                          + ("the model has diverged" if step else "the weights that training starts from are broken"),
-                          "lower optimizer.learning_rate, or give it a warm-up" if step else "import or make that model again")
-
-
-def _watch_english(profile: ClusterProfile, evals: list[dict[str, Any]], step: int) -> None:
-    """Says so, or stops the stage, where held-out English got worse than the profile allows."""
-    english = [row["bits_per_byte"]["en"] for row in evals if "en" in row["bits_per_byte"]]
-    if profile.max_english_rise is None or not english:
-        return
-    rise = english[-1] / english[0] - 1
-    if rise <= profile.max_english_rise:
-        return
-    told = (f"step {step}: held-out English rose from {english[0]:.4f} to {english[-1]:.4f} bits per byte (+{rise:.1%}), "
-            f"more than the profile's max_english_rise of {profile.max_english_rise:.1%}")
-    if profile.on_english_rise == "stop":
-        raise StageFailed(told, "give English a larger share or lower the learning rate; or raise max_english_rise in the profile and run again")
-    note(told)
 
 
 def _loss_by_domain(windows: Windows, trainer: Trainer,
@@ -169,17 +132,6 @@ def _means(windows: Windows, batch: list[int], sums: dict[str, float]) -> dict[s
     means = {name: short(sum(s for s, _ in parts) / (sum(n for _, n in parts) * windows.length)) for name, parts in found.items()}
     return {"loss_by_component": {c: means[c] for c in windows.components if c in means},
             "loss_by_domain": {name: means[name] for name in _names(windows) if name in means}}
-
-
-def read_held_out(pack: Path) -> dict[str, list[str]]:
-    """The held-out texts by component, of the components that have any."""
-    found = {}
-    for component in COMPONENTS:
-        path = pack / HELD_OUT / f"{component}.jsonl"
-        texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.is_file() else []
-        if texts:
-            found[component] = texts
-    return found
 
 
 def write_ledger(out: Path, windows: Windows, global_batch: int, lost: set[int]) -> dict[str, Any]:

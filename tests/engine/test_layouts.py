@@ -48,6 +48,7 @@ def test_a_run_killed_on_one_rank_is_finished_by_four_in_other_layouts_on_the_sa
     assert resumed["norms"] == pytest.approx(one["norms"][18:], rel=1e-4)
     assert resumed["sums"] == one["sums"][18:]
     assert resumed["bits_per_byte"] == pytest.approx(one["bits_per_byte"], rel=1e-5)
+    assert resumed["log_likelihoods"] == pytest.approx(one["log_likelihoods"], rel=1e-4)
     _agree(tmp_path, "one", "both")
 
 
@@ -59,6 +60,7 @@ def test_every_layout_of_the_documentation_learns_what_one_rank_learns(tmp_path:
         assert found[name]["norms"] == pytest.approx(found["one"]["norms"], rel=1e-4)
         assert found[name]["order"] == found["one"]["order"]
         assert found[name]["bits_per_byte"] == pytest.approx(found["one"]["bits_per_byte"], rel=1e-5)
+        assert found[name]["log_likelihoods"] == pytest.approx(found["one"]["log_likelihoods"], rel=1e-4)
 
 
 @pytest.mark.slow

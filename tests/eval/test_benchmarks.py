@@ -15,11 +15,13 @@ from transformers import LlamaForCausalLM
 
 from allam import sample
 from allam.artifacts import file_sha256
+from allam.engine.choices import accuracies, log_likelihoods, question
 from allam.errors import UserError
 from allam.eval import benchmarks
-from allam.eval.config import BenchmarkConfig, BenchmarksConfig
-from allam.eval.items import plain_prompt, read_items
+from allam.eval.config import BenchmarksConfig
 from allam.eval.model import EvaluatedModel, answer
+from allam.items import BenchmarkConfig
+from allam.prompts import plain_prompt, read_items
 from allam.section import FileRef
 from allam.text.tokenizer import Tokenizer
 
@@ -47,6 +49,23 @@ def test_a_likelihood_is_that_of_the_choices_tokens_after_one_bos(model: LlamaFo
         by_hand = sum(log_p[i - 1, ids[i]].item() for i in range(len(before), len(ids)))
         assert score == pytest.approx(by_hand, abs=1e-3)
         assert greedy == all(log_p[i - 1].argmax().item() == ids[i] for i in range(len(before), len(ids)))
+
+
+@pytest.mark.parametrize("shots", [0, 12])
+def test_a_choice_asked_during_training_scores_as_the_same_choice_does_in_lm_eval(model: LlamaForCausalLM, tokenizer: Tokenizer, shots: int) -> None:
+    config = BenchmarksConfig(benchmarks={
+        f"facts_{language}": _benchmark(sample.root(), f"benchmarks/facts_{language}.jsonl", type="multiple_choice", language=language, limit=20, shots=shots)
+        for language in ("en", "ar")})
+    items = {name: read_items(sample.root() / c.path, c) for name, c in config.benchmarks.items()}
+    found = benchmarks.run_benchmarks(EvaluatedModel(model, tokenizer), config, items)
+    for name, (asked, examples) in items.items():
+        questions = [question(tokenizer, plain_prompt(item, examples, config.benchmarks[name]), item.choices, int(item.answer),
+                              model.config.max_position_embeddings) for item in asked]
+        assert (max(len(row) for q in questions for row in q.rows) > 256) == (shots > 0)  # these lose their head
+        for scores, row in zip(log_likelihoods(model, questions), found[name], strict=True):
+            assert scores == pytest.approx(row["log_likelihoods"], abs=2e-4)
+        result = benchmarks.summary(found[name])
+        assert accuracies(model, {name: questions})[name] == {kind: pytest.approx(result[kind]) for kind in ("accuracy", "accuracy_norm")}
 
 
 def test_a_long_context_loses_its_head_and_never_its_answer(model: LlamaForCausalLM, tokenizer: Tokenizer) -> None:

@@ -30,7 +30,7 @@ from allam.pipeline import make_plan
 from allam.recipe import load
 from allam.section import HeldOut
 from allam.text.tokenizer import Tokenizer
-from allam.train import export, extend, import_model, mix, pack, pretrain
+from allam.train import export, extend, import_model, measurements, mix, pack, pretrain
 from allam.train.blame import documents_of
 from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, ModelConfig, PackConfig, PhaseConfig, PretrainStageConfig
 from allam.train.estimate import Dimensions, estimate, parameters
@@ -103,7 +103,7 @@ def test_both_phases_lower_the_bits_per_byte_of_what_they_train_on(path: Trainin
 
 
 def test_continuation_starts_where_the_extended_base_stands(path: TrainingPath) -> None:
-    texts = pretrain.read_held_out(path.packs)["ar"]
+    texts = measurements.read_held_out(path.packs)["ar"]
     measured = bits_per_byte(load_model(path.extended / "model"), Tokenizer.load(path.merged), texts, LENGTH)
     first = json.loads((path.continued / "evals.jsonl").read_text().splitlines()[0])
     assert (first["step"], first["bits_per_byte"]["ar"]) == (0, pytest.approx(measured, rel=1e-5))

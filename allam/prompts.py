@@ -1,4 +1,4 @@
-"""Which items of a benchmark are asked, and the plain prompts that ask them (paper §4.1).
+"""Which items of a benchmark are asked, during training and at its end, and the plain prompts that ask them (paper §4.1).
 
 A base model knows questions and answers as they stand in text, so the plain prompt is text, in the item's language.
 """
@@ -10,8 +10,7 @@ from pathlib import Path
 
 from allam import items
 from allam.errors import UserError
-from allam.eval.config import BenchmarkConfig
-from allam.items import Item
+from allam.items import BenchmarkConfig, Item
 
 PLAIN = {"en": "Question: {question}\nAnswer:", "ar": "السؤال: {question}\nالجواب:"}
 
