@@ -31,7 +31,7 @@ from allam.items import BenchmarkConfig
 from allam.preflight.config import PreflightConfig
 from allam.recipe import Recipe
 from allam.section import Section, planned
-from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig, FertilityConfig, MergedTokenizerConfig
+from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig, FertilityConfig, MergedTokenizerConfig, OtherTokenizer
 from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, PackConfig, PhaseConfig, PretrainStageConfig
 
 
@@ -299,7 +299,13 @@ def _tokenizer(plan: Plan, files: FileTable) -> None:
         plan.add("base_tokenizer", config.base.model_copy(update=held_out), {"natural": "decontaminate"})
     plan.add("arabic_tokenizer", config.arabic.model_copy(update=held_out), corpus | {"base": "base_tokenizer"})
     plan.add("merged_tokenizer", config.merged.model_copy(update=held_out), corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer"})
-    plan.add("fertility", config.fertility, corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer", "merged": "merged_tokenizer"})
+    others, problems = dict[str, OtherTokenizer](), tuple[str, ...]()
+    for name, other in config.fertility.others.items():
+        path = _base_files(plan.root, other.model)[0] if (plan.root / other.model).is_dir() else other.model
+        found, missing = _files(files, f"tokenizer.fertility.others.{name}.model", path)
+        others[name], problems = other.model_copy(update=found), (*problems, *missing)
+    plan.add("fertility", config.fertility.model_copy(update={"others": others}),
+             corpus | {"base": "base_tokenizer", "arabic": "arabic_tokenizer", "merged": "merged_tokenizer"}, problems=problems)
 
 
 def _base_files(root: Path, given: str) -> tuple[str, ...]:

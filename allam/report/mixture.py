@@ -80,21 +80,26 @@ def _chart(components: list[dict[str, Any]]) -> Any:
 # --- tokenizers ------------------------------------------------------------------------------------------------------------------
 
 TOKENIZERS = {"base": ("muted", "base"), "arabic_only": ("c-ar", "Arabic only"), "merged": ("c-merged", "merged")}
+OTHERS = ("c-norm", "c-en", "c-all")  # colours of the tokenizers that the recipe compares with
 TEXTS = {"english": "English", "arabic": "Arabic", "code": "Code"}
 
 
 def fertility_section(artifacts: Artifacts) -> dict[str, Any] | None:
-    """Tokens a word over the three tokenizers, as the paper's Figure 1, with the tokenizers' sizes."""
+    """Tokens a word over the recipe's tokenizers, as the paper's Figure 1, with the three's sizes; and all that was measured, by domain."""
     found = artifacts.json("fertility", "fertility.json")
     if not found or not found["rows"]:
         return None
     cells = {(row["language"], row["tokenizer"]): row for row in found["rows"]}
     texts = {t: label for t, label in TEXTS.items() if any(t == text for text, _ in cells)}
-    names = {n: label for n, (_, label) in TOKENIZERS.items() if any(n == name for _, name in cells)}
+    others = dict.fromkeys(name for _, name in cells if name not in TOKENIZERS)
+    known = TOKENIZERS | {name: (OTHERS[i % len(OTHERS)], name) for i, name in enumerate(others)}
+    names = {n: label for n, (_, label) in known.items() if any(n == name for _, name in cells)}
+    domains = sorted(found.get("by_domain", ()), key=lambda row: (list(TEXTS).index(row["language"]), row["domain"], list(names).index(row["tokenizer"])))
     bars = {(texts[t], names[name]): Bar(row["tokens_per_word"]) for (t, name), row in cells.items() if t in texts and name in names}
     return {
-        "texts": texts, "names": names, "cells": cells, "sizes": _sizes(artifacts), "merged": artifacts.json("merged_tokenizer", "summary.json"),
-        "chart": grouped_bars(list(texts.values()), [Key(*TOKENIZERS[name]) for name in names], bars, "Fertility of the tokenizers",
+        "texts": texts, "names": names, "cells": cells, "domains": domains, "sizes": _sizes(artifacts),
+        "merged": artifacts.json("merged_tokenizer", "summary.json"),
+        "chart": grouped_bars(list(texts.values()), [Key(*known[name]) for name in names], bars, "Fertility of the tokenizers",
                               "tokens a word", show=lambda v: decimal(v, 2), width=620),
     }
 

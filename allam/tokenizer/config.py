@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from allam.section import FileRef, HeldOut, Section, assumed, paper, planned
+from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, planned
 
+OWN = ("base", "arabic_only", "merged")  # names of the recipe's tokenizers in the results
 DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
 
 
@@ -69,11 +70,27 @@ class MergedTokenizerConfig(Section):
     held_out: HeldOut = planned("taken from data.held_out", "documents that no tokenizer sees", HeldOut())
 
 
+class OtherTokenizer(Section):
+    """A tokenizer to compare with; nothing is made of it."""
+
+    model: str = assumed(
+        "any that there is a file of", "below `data.root`: a SentencePiece model of any kind, a tokenizer.json, or a folder that holds one", min_length=1)
+    files: tuple[FileRef, ...] = planned("filled in when the recipe is planned", "its file with its checksum", ())
+
+
 class FertilityConfig(Section):
-    """Tokens a word for English, Arabic and code over the three tokenizers (Figure 1)."""
+    """Tokens a word for English, Arabic and code over the three tokenizers (Figure 1), and over others."""
 
     max_documents: int = paper("2.2", "documents of the subsample of the corpus, for each language and code", 2000, ge=1)
+    others: dict[Name, OtherTokenizer] = assumed("the paper compares its own three", "tokenizers to compare with, by name", {})
     seed: int = assumed("any", "seed of the subsample", 0)
+
+    @field_validator("others")
+    @classmethod
+    def _not_our_own(cls, others: dict[str, OtherTokenizer]) -> dict[str, OtherTokenizer]:
+        if taken := others.keys() & set(OWN):
+            raise ValueError(f"{', '.join(sorted(taken))}: the recipe's own tokenizers have the names {', '.join(OWN)}; give another name")
+        return others
 
 
 class TokenizerConfig(Section):

@@ -1,4 +1,4 @@
-"""Stage fertility: tokens a word of English, Arabic and code under the three tokenizers (paper §2.2, Figure 1).
+"""Stage fertility: tokens a word of English, Arabic and code under the three tokenizers, and others to compare with (paper §2.2, Figure 1).
 
 As in the paper the corpus is subsampled, held-out documents included. A word is what stands between white space.
 
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from allam.artifacts import write_json
+from allam.files import check_file
 from allam.progress import Progress
 from allam.text.tokenizer import Tokenizer
-from allam.tokenizer.config import FertilityConfig
+from allam.tokenizer import others
+from allam.tokenizer.config import OWN, FertilityConfig
 from allam.tokenizer.sampling import group_of, sample_documents
 
-TOKENIZERS = {"base": "base", "arabic": "arabic_only", "merged": "merged"}  # input of the stage: name in the results
+TOKENIZERS = dict(zip(("base", "arabic", "merged"), OWN, strict=True))  # input of the stage: name in the results
 LANGUAGES = ("english", "arabic", "code")
 
 
@@ -49,30 +51,24 @@ class Count:
 
 def run(config: FertilityConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Writes fertility.json: `rows` by language, `by_domain` the same by language and domain. A language without text has no row."""
-    tokenizers = {name: Tokenizer.load(inputs[key]) for key, name in TOKENIZERS.items()}
+    cuts = {name: others.of(Tokenizer.load(inputs[key])) for key, name in TOKENIZERS.items()}
+    cuts |= {name: others.read(check_file(inputs["root"], other.files[0])) for name, other in config.others.items()}
     counts: dict[tuple[str, str], Count] = defaultdict(Count)
     by_domain: dict[tuple[str, str, str], Count] = defaultdict(Count)
-    byte_ids = {name: fallback_ids(tokenizer) for name, tokenizer in tokenizers.items()}
     folders = [inputs["natural"] / "documents", inputs["translated"] / "documents"]
     with Progress("documents", what="counting tokens") as progress:
         for language, document in sample_documents(folders, group_of, config.max_documents, config.seed):
             words, text_bytes = len(document.text.split()), len(document.text.encode())
-            for name, tokenizer in tokenizers.items() if words else ():
-                ids = tokenizer.encode(document.text)
-                counts[name, language].add(words, text_bytes, ids, byte_ids[name])
-                by_domain[name, language, f"{document.domain}{'' if document.kind == 'natural' else '_translated'}"].add(words, text_bytes, ids, byte_ids[name])
+            for name, cut in cuts.items() if words else ():
+                ids = cut.encode(document.text)
+                counts[name, language].add(words, text_bytes, ids, cut.byte_ids)
+                by_domain[name, language, f"{document.domain}{'' if document.kind == 'natural' else '_translated'}"].add(words, text_bytes, ids, cut.byte_ids)
             progress.update()
-    rows = [counts[name, language].row(name, language) for language in LANGUAGES for name in tokenizers if (name, language) in counts]
+    rows = [counts[name, language].row(name, language) for language in LANGUAGES for name in cuts if (name, language) in counts]
     domain_rows = [count.row(name, language) | {"domain": domain} for (name, language, domain), count in sorted(by_domain.items())]
     write_json(out / "fertility.json", {"rows": rows, "by_domain": domain_rows})
-    return {"tokens_per_word": {name: {row["language"]: row["tokens_per_word"] for row in rows if row["tokenizer"] == name} for name in tokenizers},
+    return {"tokens_per_word": {name: {row["language"]: row["tokens_per_word"] for row in rows if row["tokenizer"] == name} for name in cuts},
             "comparison": comparison(counts)}
-
-
-def fallback_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids that spell out characters in bytes; the newline's is left out, since a newline has no other spelling in Llama's tokenizer."""
-    newline = tokenizer.encode("\n")[-1]
-    return frozenset(i for i in range(tokenizer.vocab_size) if tokenizer.is_byte(i) and i != newline)
 
 
 def comparison(counts: dict[tuple[str, str], Count]) -> dict[str, float]:

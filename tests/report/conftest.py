@@ -142,7 +142,9 @@ def _tokenizers(run: Run) -> None:
     cells = {"english": (1.61, 3.92, 1.61), "arabic": (6.44, 1.83, 1.83), "code": (3.35, 5.8, 3.35)}
     rows = [{"tokenizer": t, "language": text, "tokens_per_word": value, "bytes_per_token": 3.0, "byte_fallback_share": 0.4 if value > 5 else 0.01,
              "documents": 200, "words": 20000} for text, values in cells.items() for t, value in zip(("base", "arabic_only", "merged"), values, strict=True)]
-    run.add("fertility", config={"max_documents": 2000, "seed": 0}, seconds=3.3, **{"fertility.json": {"rows": rows, "by_domain": []}})
+    rows += [rows[0] | {"tokenizer": "llama3", "language": text, "tokens_per_word": 1.4} for text in cells]
+    domains = [row | {"domain": "web_translated", "words": 1234} for row in reversed(rows) if row["language"] == "arabic"]
+    run.add("fertility", config={"max_documents": 2000, "seed": 0}, seconds=3.3, **{"fertility.json": {"rows": rows, "by_domain": domains}})
     run.add("pack", config={"held_out_bytes": 200000}, seconds=4.0)
 
 

@@ -142,6 +142,13 @@ def test_new_rows_that_training_never_touched_are_named(run: Run, tmp_path: Path
     assert "5 more are special tokens and padding." in text
 
 
+def test_fertility_stands_by_domain_and_with_the_tokenizers_that_the_recipe_compares_with(run: Run, tmp_path: Path) -> None:
+    text = "".join(Page(made(run, tmp_path / "out")[0]).text.split())
+    rows = [f"Arabicwebtranslated{name}1,234{fertility}3.00{share}" for name, fertility, share in (
+        ("base", "6.44", "40.0%"), ("Arabiconly", "1.83", "1.0%"), ("merged", "1.83", "1.0%"), ("llama3", "1.40", "1.0%"))]
+    assert "".join(rows) in text
+
+
 def test_the_loss_of_each_domain_at_the_end_stands_with_its_stage(run: Run, tmp_path: Path) -> None:
     text = " ".join(Page(made(run, tmp_path / "out")[0]).text.split())
     assert "Loss by domain over the last twentieth of the steps: Arabic, natural: books 2.500; English: web 1.250." in text

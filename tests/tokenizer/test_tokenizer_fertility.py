@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+import sentencepiece
 
+from allam.artifacts import file_sha256
 from allam.documents import Document, shard_path, write_documents
+from allam.errors import UserError
+from allam.pipeline import make_plan
+from allam.recipe import load
+from allam.section import FileRef
 from allam.text.tokenizer import Tokenizer
-from allam.tokenizer import fertility
-from allam.tokenizer.config import FertilityConfig
+from allam.tokenizer import fertility, others
+from allam.tokenizer.config import FertilityConfig, OtherTokenizer
 
 TEXTS = {"en": "The capital of Egypt is Cairo.", "ar": "عاصمة مصر هي القاهرة.\nنعم 漢", "code": "def f(x):\n    return x\n"}
 
@@ -56,6 +63,35 @@ def test_translated_text_is_a_domain_of_its_own(small: dict[str, Path]) -> None:
 def test_at_most_the_asked_number_of_documents_of_each_language_is_read(small: dict[str, Path]) -> None:
     fertility.run(FertilityConfig(max_documents=2), small, small["out"])
     assert {row["documents"] for row in json.loads((small["out"] / "fertility.json").read_text())["rows"] if row["language"] != "arabic"} == {2}
+
+
+def test_other_tokenizers_that_the_recipe_names_are_counted_beside_the_three(small: dict[str, Path]) -> None:
+    root = small["merged"].parent
+    paths = {"same": small["merged"] / "tokenizer.model", "fast": small["merged"] / "tokenizer.json"}
+    unigram = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXTS.values()), model_writer=unigram, model_type="unigram", vocab_size=60,
+                                             hard_vocab_limit=False, minloglevel=2)
+    paths["unigram"] = root / "unigram.model"
+    paths["unigram"].write_bytes(unigram.getvalue())
+    config = FertilityConfig(others={name: OtherTokenizer(model=path.name, files=(
+        FileRef(path=path.relative_to(root).as_posix(), sha256=file_sha256(path), size=path.stat().st_size),)) for name, path in paths.items()})
+    metrics = fertility.run(config, small | {"root": root}, small["out"])
+    rows = {(row["tokenizer"], row["language"]): row for row in json.loads((small["out"] / "fertility.json").read_text())["rows"]}
+    for language in ("english", "arabic", "code"):
+        for name in ("same", "fast"):
+            assert rows[name, language] | {"tokenizer": "merged"} == rows["merged", language]
+        assert rows["unigram", language]["tokens_per_word"] > 1
+    assert set(metrics["tokens_per_word"]) == {"base", "arabic_only", "merged", "same", "fast", "unigram"}
+
+
+def test_another_tokenizer_may_not_take_the_name_of_ours_and_its_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tokenizer\.fertility\.others: .*merged: the recipe's own tokenizers"):
+        load("demo", ["tokenizer.fertility.others={merged: {model: x.model}}"])
+    plan = make_plan(load("demo", [f"data.root={tmp_path}", "tokenizer.fertility.others={llama: {model: x.model}}"]))
+    assert plan.specs["fertility"].problems == (f"tokenizer.fertility.others.llama.model: no file at {tmp_path}/x.model",)
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(UserError, match=r"broken\.json is no tokenizer\.json"):
+        others.read(tmp_path / "broken.json")
 
 
 def test_english_and_code_cost_what_they_cost_the_base_and_arabic_far_less(tokenizers: dict[str, Path], tmp_path: Path) -> None:
