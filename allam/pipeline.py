@@ -85,12 +85,12 @@ STAGES: dict[str, Stage] = {
     "sft": Stage("align", "allam.align.sft", SftConfig, version=3, ranks=True, makes=_MODEL),
     "sample": Stage("align", "allam.align.sample", SampleConfig, device=True, makes=("candidates.jsonl",)),
     "review": Stage("align", "allam.align.review", ReviewConfig, makes=("pairs.jsonl",)),
-    "dpo": Stage("align", "allam.align.dpo", DpoConfig, ranks=True, makes=_MODEL),
+    "dpo": Stage("align", "allam.align.dpo", DpoConfig, version=2, ranks=True, makes=_MODEL),
     "export": Stage("train", "allam.train.export", ExportConfig, version=3, makes=_MODEL),
     "benchmarks": Stage("eval", "allam.eval.benchmarks", BenchmarksConfig, version=2, device=True, makes=("results.json", "bits_per_byte.json")),
     "judge": Stage("eval", "allam.eval.judge", JudgeConfig, device=True, makes=("scores.json",)),
     "votes": Stage("eval", "allam.eval.votes", VotesConfig, makes=("elo.json",)),
-    "report": Stage("report", "allam.report.build", ReportConfig, version=3, makes=("report.html",)),
+    "report": Stage("report", "allam.report.build", ReportConfig, version=4, makes=("report.html",)),
 }
 
 
@@ -356,6 +356,9 @@ def _train(plan: Plan, files: FileTable) -> list[str]:
 def _asked(plan: Plan, files: FileTable, stage: str, phase: PhaseConfig) -> tuple[dict[str, BenchmarkConfig], tuple[str, ...]]:
     """The benchmarks that a phase asks while it trains, with their files, and the problems met."""
     known, found, problems = plan.recipe.eval.benchmarks.benchmarks, dict[str, BenchmarkConfig](), list[str]()
+    if phase.benchmarks and not known:  # a recipe for the data alone, say, that emptied them
+        plan.warnings.append(f"train.{stage}.benchmarks names {', '.join(phase.benchmarks)}, and eval.benchmarks.benchmarks is empty: training asks nothing")
+        return {}, ()
     for name in phase.benchmarks:
         if name not in known:
             raise UserError(f"train.{stage}.benchmarks: there is no {name!r} in eval.benchmarks.benchmarks", did_you_mean(name, known))

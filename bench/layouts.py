@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
-from allam.align.dpo import Pair, preference_loss
+from allam.align.dpo import Pair, preference_loss, reference
 from allam.align.examples import Example
 from allam.align.sft import masked_loss
 from allam.cluster import ClusterProfile
@@ -153,6 +153,8 @@ def train(work: Path, run: dict[str, Any], profile: ClusterProfile) -> dict[str,
     asked = [question(_Bytes(), text, ["a", "the light", "كلمة"], 0, LENGTH) for text in texts]
     scores = log_likelihoods(trainer._zero.module, asked, trainer.ranks, trainer.call)  # type: ignore[arg-type]
     found["log_likelihoods"] = [score for choices in scores for score in choices]
+    if objective == "dpo":
+        found["reference"] = reference(trainer, trainer._zero.module, items_of(objective, 0)[0])  # type: ignore[arg-type]
     weights = dict(trainer.weights())
     if trainer.ranks.first:
         save_file(weights, work / "weights.safetensors")

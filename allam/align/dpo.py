@@ -2,8 +2,8 @@
 
     loss = -log sigmoid(beta * ((log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))))
 
-The reference is the finetuned model that training starts from. Its log-probabilities are computed once and kept in work/, so that only one
-model is in memory while training. The learning rate falls by a cosine from `learning_rate` to `final_learning_rate`.
+The reference is the finetuned model that training starts from. Before the first step its log-probabilities are computed, in the layout and the precision of the
+training, and kept in work/, so that there is never a second model in memory. The learning rate falls by a cosine from `learning_rate` to `final_learning_rate`.
 Run it with `allam stage dpo --recipe demo`.
 """
 
@@ -22,15 +22,15 @@ from transformers import PreTrainedModel
 from allam.align.config import DpoConfig
 from allam.align.conversations import read_strict
 from allam.align.examples import Example, batch_numbers, pad, response_example, steps_per_epoch, tokens_before
+from allam.artifacts import CHECKPOINTS
 from allam.chat.template import stop_ids
-from allam.cluster import execution
-from allam.engine.device import Ranks, join
+from allam.engine.likelihood import shared_out
 from allam.engine.loss import token_losses
 from allam.engine.model import load_model, save_generation_config, save_model
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes
 from allam.engine.trainer import Trainer
-from allam.errors import UserError
+from allam.errors import StageFailed, UserError
 from allam.progress import Progress
 from allam.text.tokenizer import Tokenizer
 
@@ -62,13 +62,13 @@ def run(config: DpoConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     pairs, too_long = _read_pairs(config, tokenizer, inputs["pairs"] / "pairs.jsonl")
     model = load_model(inputs["model"] / "model")
-    pairs = with_reference(model, pairs, out / "work" / "reference.npy", join())
     total_steps = config.epochs * steps_per_epoch(len(pairs), config.global_batch)
     optimizer = OptimizerSettings(learning_rate=config.learning_rate, schedule="cosine", final_learning_rate=config.final_learning_rate,
                                   weight_decay=config.weight_decay, clip_norm=config.clip_norm)
     trainer = Trainer(model, optimizer, precision=config.precision, global_batch=config.global_batch, total_steps=total_steps,
                       work=out / "work", what="preference training",
                       about=lambda step: {"tokenizer": tokenizer.fingerprint})
+    pairs = with_reference(trainer, model, pairs, out / "work" / "reference.npy")
     loss = preference_loss(config.beta)
     tokens = tokens_before([p.tokens for p in pairs], config.global_batch, config.seed, trainer.start_step)
     for step in trainer.steps():
@@ -105,11 +105,18 @@ def log_probabilities(model: PreTrainedModel, examples: list[Example]) -> Tensor
     return -token_losses(model, ids_BT, targets_BT).sum(dim=1)
 
 
-def with_reference(model: PreTrainedModel, pairs: list[Pair], cache: Path, ranks: Ranks) -> list[Pair]:
-    """The pairs with the model's log-probabilities, taken from `cache` where an earlier run left them; the ranks share the work."""
+def with_reference(trainer: Trainer, model: PreTrainedModel, pairs: list[Pair], cache: Path) -> list[Pair]:
+    """The pairs with the model's log-probabilities, taken from `cache` where an earlier run left them; the ranks share the work.
+
+    Raises `StageFailed` where there are none and training has begun, since the model is no longer the reference.
+    """
+    ranks = trainer.ranks
     values: Any = ranks.broadcast(_cached(cache, len(pairs)) if ranks.first else None)
     if values is None:
-        values = _reference(model, pairs, ranks)
+        if trainer.start_step:
+            raise StageFailed(f"{cache} is missing or damaged, and the training that it belongs to has begun",
+                              f"remove the folder {cache.parent / CHECKPOINTS}, so that this stage starts anew")
+        values = reference(trainer, model, pairs)
         if ranks.first:
             temporary = cache.with_name(cache.name + ".tmp")
             with open(temporary, "wb") as file:
@@ -126,18 +133,21 @@ def _cached(cache: Path, count: int) -> list[list[float]] | None:
     return values.tolist() if values.shape == (count, 2) else None  # type: ignore[no-any-return]
 
 
-def _reference(model: PreTrainedModel, pairs: list[Pair], ranks: Ranks) -> list[list[float]]:
-    size = execution().micro_batch
+def reference(trainer: Trainer, model: PreTrainedModel, pairs: list[Pair]) -> list[list[float]]:
+    """The log-probabilities in nats of each pair's chosen and rejected response under the model as it is; every rank calls alike."""
+    size = trainer.profile.micro_batch
     order = sorted(range(len(pairs)), key=lambda n: (pairs[n].length, n))
-    values = np.zeros((len(pairs), 2))
-    model.to(ranks.device).eval()  # type: ignore[arg-type]
-    with torch.no_grad(), Progress("pairs", len(pairs), what="reference") as progress:
-        for start in range(ranks.rank * size, len(order), ranks.world_size * size):
-            numbers = order[start:start + size]
-            found = log_probabilities(model, [pairs[n].chosen for n in numbers] + [pairs[n].rejected for n in numbers])
-            values[numbers] = found.double().cpu().numpy().reshape(2, -1).T
-            progress.update(len(numbers) * ranks.world_size)
-    return np.array(ranks.sum(values.ravel().tolist())).reshape(-1, 2).tolist()  # type: ignore[no-any-return]
+    batches = [order[start:start + size] for start in range(0, len(order), size)]
+    places = [[2 * n for n in batch] + [2 * n + 1 for n in batch] for batch in batches]
+    with Progress("pairs", len(pairs), what="reference") as progress:
+        values = shared_out(_of_both, [[pairs[n] for n in batch] for batch in batches], places, 2 * len(pairs), model, trainer.ranks, trainer.call,
+                            lambda done: progress.update(min(done * size, len(pairs)) - progress.done))
+    return np.array(values).reshape(-1, 2).tolist()  # type: ignore[no-any-return]
+
+
+def _of_both(model: PreTrainedModel, pairs: list[Pair]) -> tuple[float, ...]:
+    """The log-probabilities of the chosen responses, then those of the rejected ones."""
+    return tuple(log_probabilities(model, [p.chosen for p in pairs] + [p.rejected for p in pairs]).double().tolist())
 
 
 def _read_pairs(config: DpoConfig, tokenizer: Tokenizer, path: Path) -> tuple[list[Pair], int]:

@@ -50,10 +50,10 @@ def losses(model: PreTrainedModel, rows: Sequence[list[int]], scored: Sequence[i
 
 
 def shared_out(function: Callable[[PreTrainedModel, T], Sequence[float]], batches: Sequence[T], places: Sequence[Sequence[int]], size: int,
-               model: PreTrainedModel, ranks: Ranks | None, call: Callable[..., Any] | None) -> list[float]:
+               model: PreTrainedModel, ranks: Ranks | None, call: Callable[..., Any] | None, tell: Callable[[int], None] = lambda done: None) -> list[float]:
     """`size` sums of what `function(model, batch)` gives for each batch, value i of which belongs to sum `places[batch][i]`; the same on every rank.
 
-    During training, the replicas of `ranks` share the work and `call` is `Trainer.call`.
+    During training, the replicas of `ranks` share the work and `call` is `Trainer.call`; `tell` hears how many batches are done.
     """
     totals, (world, rank) = [0.0] * size, (ranks.replicas, ranks.replica) if ranks else (1, 0)
     for i in range(0, len(batches), world):  # every rank passes forward equally often, as ZeRO-3 needs
@@ -62,4 +62,5 @@ def shared_out(function: Callable[[PreTrainedModel, T], Sequence[float]], batche
         if i + rank < len(batches):
             for place, value in zip(places[mine], values, strict=True):
                 totals[place] += value
+        tell(min(i + world, len(batches)))
     return ranks.sum(totals) if ranks else totals

@@ -25,7 +25,7 @@ from allam.report.mixture import fertility_section, mixture_section
 from allam.report.read import Artifacts
 from allam.report.stages import recipe_section, time_section, version_section
 from allam.report.summary import cards, summarize
-from allam.report.training import bits_section, loss_section
+from allam.report.training import asked_section, bits_section, loss_section
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,7 +36,7 @@ def run(config: ReportConfig, inputs: dict[str, Path], out: Path) -> dict[str, A
     summary = summarize(artifacts)
     sections = {
         "funnel": funnel_section(artifacts), "distributions": distribution_section(artifacts), "fertility": fertility_section(artifacts),
-        "mixture": mixture_section(artifacts), "loss": loss_section(artifacts), "bits": bits_section(artifacts),
+        "mixture": mixture_section(artifacts), "loss": loss_section(artifacts), "bits": bits_section(artifacts), "asked": asked_section(artifacts),
         "benchmarks": benchmark_section(artifacts), "alignment": alignment_section(artifacts), "answers": answer_section(artifacts),
         "votes": vote_section(artifacts), "time": time_section(artifacts), "versions": version_section(artifacts), "recipe": recipe_section(artifacts),
     }

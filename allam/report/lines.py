@@ -144,13 +144,14 @@ class TokenAxis:
         return Scale(span.start, span.end, self.edges[stage], self.edges[stage + 1])(min(max(tokens, span.start), span.end))
 
 
-def staged_chart(spans: Sequence[Span], lines: Sequence[Sequence[Line]], title: str, y_label: str, width: int = 760, height: int = 360) -> Chart:
+def staged_chart(spans: Sequence[Span], lines: Sequence[Sequence[Line]], title: str, y_label: str, width: int = 760, height: int = 360,
+                 linear: bool = False) -> Chart:
     """Lines over the whole training: `lines[i]` belong to the stage `spans[i]`. The last points are named at their ends.
 
-    Where the values span more than a factor of ten, as Arabic's do before the model knows any, the vertical axis is logarithmic and says so.
+    Where the values span more than a factor of ten, as Arabic's do before the model knows any, the vertical axis is logarithmic and says so, unless `linear`.
     """
     values = [p[1] for stage in lines for item in stage for p in item.points]
-    logarithmic = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+    logarithmic = not linear and bool(values) and min(values) > 0 and max(values) > 10 * min(values)
     low, high = nice_domain(values, wanted=6)
     marks = None
     if logarithmic:

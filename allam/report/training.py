@@ -1,4 +1,5 @@
-"""The report's training sections: loss and gradient norm of each stage, and bits per byte of both languages over the whole training."""
+"""The report's training sections: loss and gradient norm of each stage, bits per byte of both languages over the whole training, and the benchmarks that
+were asked on the way (the paper's Figure 8)."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ PANELS = {"pretrain": "Pretraining of the base", "continue": "Continued pretrain
 LOSSES = {"dpo": "DPO loss (nats a pair)"}
 BY_COMPONENT_FROM = 2  # one component's loss is the loss
 FEW_STEPS, PIECES_SHOWN = 30, 40
+COLOURS = 9  # k1 to k9 of the style sheet
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # pieces that spell a character in bytes: their names tell nobody anything
 
 
@@ -171,3 +173,30 @@ def _points(component: str, evals: list[dict[str, Any]], done: float, tokens: in
 def _named(lines: list[list[Line]]) -> list[list[Line]]:
     """The same lines, those of the last stage named at their ends."""
     return [*lines[:-1], [Line(i.label, i.colour, i.points, i.faint, i.dots, i.dashed, name_at_end=True) for i in lines[-1]]]
+
+
+# --- benchmarks on the way ---------------------------------------------------------------------------------------------------------
+
+def asked_section(artifacts: Artifacts) -> dict[str, Any] | None:
+    """Accuracy on the benchmarks that the phases of pretraining asked, a line each over their tokens, and a row for each with the phase's ends."""
+    asked = {stage: [row for row in artifacts.lines(stage, "evals.jsonl") if row.get("benchmarks")] for stage in TRAINED}
+    names = list(dict.fromkeys(name for rows in asked.values() for row in rows for name in row["benchmarks"]))
+    colours = {name: f"k{i % COLOURS + 1}" for i, name in enumerate(names)}
+    spans: list[Span] = []
+    lines: list[list[Line]] = []
+    table, done = [], 0.0
+    for stage, rows in asked.items():
+        tokens = tokens_of(artifacts.lines(stage, "metrics.jsonl"))
+        if rows and tokens:
+            extended = stage == "continue" and "extend" in artifacts and bool(spans)
+            spans.append(Span(STAGE_NAMES[stage], done, done + tokens, "vocabulary extended" if extended else ""))
+            here = [name for name in names if name in rows[0]["benchmarks"]]
+            points = {name: [(done + float(row["tokens"]), 100 * row["benchmarks"][name]["accuracy"]) for row in rows] for name in here}
+            lines.append([Line(name, colours[name], points[name], dots=True) for name in here])
+            table += [(STAGE_NAMES[stage], name, rows[0]["benchmarks"][name], rows[-1]["benchmarks"][name]) for name in here]
+        done += tokens
+    if not spans:
+        return None
+    items = max(artifacts.config(stage).get("phase", {}).get("benchmark_items", 0) for stage, rows in asked.items() if rows)
+    chart = staged_chart(spans, _named(lines), "Accuracy on benchmarks asked during training", "accuracy (%)", linear=True)
+    return {"chart": chart, "table": table, "items": items}

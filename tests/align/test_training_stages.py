@@ -22,10 +22,10 @@ from allam.align.examples import response_example
 from allam.artifacts import clear_outputs, file_sha256, output_files
 from allam.chat.template import stop_ids
 from allam.cluster import ClusterProfile
-from allam.engine.device import join
 from allam.engine.model import load_model
+from allam.engine.schedule import OptimizerSettings
 from allam.engine.trainer import Trainer
-from allam.errors import UserError
+from allam.errors import StageFailed, UserError
 from allam.section import FileRef
 from allam.text.tokenizer import Tokenizer
 
@@ -148,12 +148,21 @@ def test_the_dpo_loss_is_the_formula_of_the_paper(tokenizer: Tokenizer, model: L
 def test_the_reference_is_computed_once_and_a_torn_cache_again(tmp_path: Path, tokenizer: Tokenizer, model: LlamaForCausalLM) -> None:
     pair = dpo.Pair(*(response_example(tokenizer, [{"role": "user", "content": "Hello"}], text) for text in ("Yes, it is.", "No.")))
     cache = tmp_path / "reference.npy"
-    first = dpo.with_reference(model, [pair], cache, join())
-    assert first[0].reference_chosen == pytest.approx(dpo.log_probabilities(model, [pair.chosen]).item(), rel=1e-5)
-    other = small_model(tokenizer, seed=1)
-    assert dpo.with_reference(other, [pair], cache, join()) == first
+    expected = dpo.log_probabilities(model, [pair.chosen]).item()
+
+    def referred(model: LlamaForCausalLM, begun: bool = False) -> list[dpo.Pair]:
+        trainer = Trainer(model, OptimizerSettings(learning_rate=1e-3), precision="fp32", global_batch=1, total_steps=1, work=tmp_path)
+        trainer.start_step = int(begun)
+        return dpo.with_reference(trainer, model, [pair], cache)
+
+    first = referred(model)
+    assert first[0].reference_chosen == pytest.approx(expected, rel=1e-5)
+    assert referred(small_model(tokenizer, seed=1), begun=True) == first
     cache.write_bytes(cache.read_bytes()[:40])
-    assert dpo.with_reference(other, [pair], cache, join()) != first
+    assert referred(small_model(tokenizer, seed=1)) != first
+    cache.write_bytes(cache.read_bytes()[:40])
+    with pytest.raises(StageFailed, match=r"reference\.npy is missing or damaged, and the training that it belongs to has begun"):
+        referred(small_model(tokenizer, seed=1), begun=True)
 
 
 def _sample_config(tmp_path: Path, count: int = 7) -> tuple[SampleConfig, Path]:

@@ -162,6 +162,7 @@ def _phase(run: Run, name: str, steps: int, batch: int, first: float, last: floa
            bits: tuple[float, float, float, float]) -> None:
     """A pretraining stage: loss falls from `first` to `last`; bits are those of English and Arabic, before and after."""
     records, evals, ledger = [], [], {}  # type: ignore[var-annotated]
+    bilingual = ("en", "ar") if "ar" in shares else ("en",)
     for step in range(1, steps + 1):
         left = math.exp(-4 * step / steps)
         loss = last + (first - last) * left + run.random.gauss(0, 0.05)
@@ -172,12 +173,13 @@ def _phase(run: Run, name: str, steps: int, batch: int, first: float, last: floa
         records.append(record)
         if step % 30 == 0 or step == 1:
             measured = {"en": bits[1] + (bits[0] - bits[1]) * left, "ar": bits[3] + (bits[2] - bits[3]) * left}
-            evals.append({"step": step, "tokens": step * batch, "bits_per_byte": measured})
+            asked = {f"facts_{language}": {"accuracy": 0.25 + 0.5 * (1 - left), "accuracy_norm": 0.3} for language in bilingual}
+            evals.append({"step": step, "tokens": step * batch, "bits_per_byte": measured, "benchmarks": asked})
     for component, rows in domains.items():
         total = steps * batch * shares[component]
         ledger[component] = {d: {"planned_tokens": round(total * share), "consumed_tokens": round(total * share), "epochs": total * share / held}
                              for d, (share, held) in rows.items()}
-    config = {"model": {"hidden_size": 128, "layers": 4}, "phase": {"tokens": steps * batch, "precision": "fp32",
+    config = {"model": {"hidden_size": 128, "layers": 4}, "phase": {"tokens": steps * batch, "precision": "fp32", "benchmark_items": 100,
               "mix": {"components": shares, "domains": {c: {d: share for d, (share, _) in rows.items()} for c, rows in domains.items()}}}}
     run.add(name, {"steps": steps}, config, 71.0 if name == "pretrain" else 122.0,
             **{"metrics.jsonl": records, "evals.jsonl": evals, "ledger.json": ledger, **model(), **({} if name == "pretrain" else UNTOUCHED)})

@@ -60,7 +60,7 @@ def made(run: Run, out: Path, *without: str) -> tuple[str, dict[str, Any], dict[
 
 def test_a_whole_run_fills_every_section(run: Run, tmp_path: Path) -> None:
     page, _, metrics = made(run, tmp_path / "out")
-    assert metrics["sections"] == ["funnel", "distributions", "fertility", "mixture", "loss", "bits", "benchmarks", "alignment", "answers", "votes",
+    assert metrics["sections"] == ["funnel", "distributions", "fertility", "mixture", "loss", "bits", "asked", "benchmarks", "alignment", "answers", "votes",
                                    "time", "versions", "recipe"]
     for section in metrics["sections"]:
         assert f'id="{section}"' in page
@@ -242,6 +242,20 @@ def test_a_run_of_the_data_stages_alone_has_a_report(run: Run, tmp_path: Path) -
     assert metrics["sections"] == ["funnel", "distributions", "time", "versions", "recipe"]
     assert summary["parameters"] is None
     assert 'href="#loss"' not in page
+
+
+def test_benchmarks_asked_during_training_are_lines_over_the_tokens_of_their_phases(run: Run, tmp_path: Path) -> None:
+    page = made(run, tmp_path / "out")[0]
+    section = page[page.index('id="asked"'):page.index('id="benchmarks"')]
+    assert "facts_ar: " in section  # a tooltip of a point
+    assert section.count("<th scope=") == 3
+    assert "up to 100 items" in section
+
+
+def test_a_run_that_asked_nothing_during_training_has_no_such_section(tmp_path: Path) -> None:
+    run = Run(tmp_path / "store")
+    run.add("continue", **{"metrics.jsonl": [{"step": 1, "tokens": 8, "loss": 2.0}], "evals.jsonl": [{"step": 1, "tokens": 8, "bits_per_byte": {"en": 1.0}}]})
+    assert "asked" not in made(run, tmp_path / "out")[2]["sections"]
 
 
 def test_a_run_without_any_finished_stage_says_so(tmp_path: Path) -> None:

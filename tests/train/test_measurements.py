@@ -129,6 +129,12 @@ def test_the_plan_gives_a_phase_the_files_of_the_benchmarks_that_it_names_and_no
     assert other.specs["continue"].key == plan.specs["continue"].key
 
 
+def test_a_recipe_without_benchmarks_asks_none_and_the_plan_says_so() -> None:
+    plan = make_plan(load("demo", ["train.continue.benchmarks=[facts_ar]", "eval.benchmarks.benchmarks={}"]))
+    assert plan.specs["continue"].config_data["benchmarks"] == {}
+    assert any(told.startswith("train.continue.benchmarks names facts_ar, and eval.benchmarks.benchmarks is empty") for told in plan.warnings)
+
+
 @pytest.mark.parametrize(("name", "told"), [("facts", "train.continue.benchmarks: there is no 'facts' in eval.benchmarks.benchmarks"),
                                             ("generate_en", "train.continue.benchmarks: 'generate_en' is of type generation")])
 def test_a_benchmark_that_training_cannot_ask_is_refused_by_the_plan(name: str, told: str) -> None:
