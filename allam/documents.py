@@ -10,15 +10,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from allam.section import DomainName
+
 Language = Literal["en", "ar"]
 Kind = Literal["natural", "translated"]
-Domain = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
-DOMAINS: tuple[Domain, ...] = ("web", "books", "wiki", "news", "science", "code", "math", "other")  # the rows of the paper's Table 1
+Domain = DomainName
+DOMAINS: tuple[Domain, ...] = get_args(DomainName)
 
 ROWS_PER_GROUP = 1000
 

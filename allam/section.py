@@ -7,7 +7,7 @@ recipe's: the plan fills them in.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -21,6 +21,7 @@ class Section(BaseModel):
 
 # A name that people give to a source or a benchmark: it becomes a file's or folder's name, so it can't lead out of the artifact.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]  # rows of the paper's Table 1
 
 
 def paper(section: str, description: str, default: Any = ..., **constraints: Any) -> Any:

@@ -8,12 +8,11 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 
 from allam.items import ItemFormat
-from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, planned
+from allam.section import DomainName, FileRef, HeldOut, Name, Section, assumed, paper, planned
 
 FilterName = Literal["language", "too_short", "spam", "stop_words"]
 PAPER_FILTERS: tuple[FilterName, ...] = ("language", "too_short", "spam", "stop_words")
 PersonalKind = Literal["email", "ip", "phone", "card", "iban", "national_id"]
-DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]  # allam.documents.Domain, without its pyarrow
 _TRANSCRIPT = re.compile(r"\.(?:srt|vtt)(?:\.(?:gz|zst|xz|bz2))?")
 
 

@@ -7,10 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, planned
+from allam.section import DomainName, FileRef, HeldOut, Name, Section, assumed, paper, planned
 
 OWN = ("base", "arabic_only", "merged")  # names of the recipe's tokenizers in the results
-DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
 
 
 class BaseTokenizerConfig(Section):

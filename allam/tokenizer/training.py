@@ -17,9 +17,8 @@ import sentencepiece
 from allam.documents import Document, is_held_out
 from allam.errors import UserError
 from allam.progress import Progress
-from allam.section import HeldOut
+from allam.section import DomainName, HeldOut
 from allam.tokenizer import model
-from allam.tokenizer.config import DomainName
 from allam.tokenizer.sampling import sample_lines_of
 
 # BPE training shares out its counting among threads; one number for all machines keeps the bytes the same

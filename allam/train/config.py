@@ -9,10 +9,9 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from allam.items import BenchmarkConfig
-from allam.section import FileRef, HeldOut, Name, Section, assumed, paper, planned
+from allam.section import DomainName, FileRef, HeldOut, Name, Section, assumed, paper, planned
 
 ComponentName = Literal["en", "ar", "ar_translated"]
-DomainName = Literal["web", "books", "wiki", "news", "science", "code", "math", "other"]
 
 
 def _must_sum_to_one(what: str, shares: Mapping[Any, float]) -> None:
