@@ -52,7 +52,7 @@ _ARAB_CODE = re.compile("(?:" + "|".join(_PLANS) + ")")
 _OTHER_COUNTRY = re.compile(r"[1-9]\d{7,14}")  # E.164: at most 15 digits
 
 _ISSUERS = re.compile(r"(?:4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|(?:222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}"
-                      r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|35\d{14}|62\d{14,17}|9682\d{12}|5[06]\d{14}|6\d{15})")  # the last three: mada and Maestro
+                      r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|35\d{14}|62\d{14,17}|9682\d{12}|5[0678]\d{14}|6\d{15})")  # the last three: mada and Maestro
 _CARD_GROUPS = {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 1), (4, 4, 4, 4, 3)}
 _KUWAIT_WEIGHTS = (2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
@@ -96,14 +96,14 @@ def _is_date(month: str, day: str) -> bool:
 
 
 def _is_phone(digits: str, groups: Sequence[str], separators: Sequence[str], plus: bool, after_phone_word: bool) -> bool:
-    if any(len(group) == 1 and (i, group) != (1, "0") for i, group in enumerate(groups) if i) or _is_calendar(groups):
-        return False  # the one group of one digit is the 0 in +44 (0)20
+    abroad = digits if plus else digits[2:] if digits.startswith("00") else ""
+    if _is_calendar(groups) or any(len(group) == 1 and not (i == 1 and (abroad or group == "0")) for i, group in enumerate(groups) if i):
+        return False  # one digit alone is an area (+971 4 331 2345), a kind of number (+33 6 12 34 56 78), or the 0 in +44 (0)20
     if groups[0] == "0":
         return False  # 0.0123456789
     if any("/" in separator for separator in separators) or len({"." in separator for separator in separators}) > 1:
         return False
-    if plus or digits.startswith("00"):
-        abroad = digits if plus else digits[2:]
+    if abroad:
         return bool(_INTERNATIONAL.fullmatch(abroad)) or bool(_OTHER_COUNTRY.fullmatch(abroad) and not _ARAB_CODE.match(abroad) and "000000" not in abroad)
     if after_phone_word and len(digits) <= 15:
         return True
