@@ -236,10 +236,11 @@ def fertility_kept(before: Tokenizer, alone: Tokenizer, after: Tokenizer, lines:
 
 
 def _cheaper(after: Tokenizer, alone: Tokenizer, texts: list[str]) -> str:
-    """What to do about Arabic that costs too much: which characters the Arabic-only tokenizer has pieces of that the merged one can't have."""
+    """What to do about Arabic that costs too much: which characters the Arabic-only tokenizer has pieces of that the merged one can't have, first those
+    that the merged one spells in bytes."""
     known = set(after.pieces(range(after.vocab_size)))
     lacking = {piece for text in texts for piece in alone.pieces(alone.encode(text)) if piece not in known}
-    signs = sorted({c for piece in lacking for c in piece if c not in (SPACE, " ", "\ufffd") and not has_arabic(c)})
+    signs = sorted({c for piece in lacking for c in piece if c not in (SPACE, " ", "\ufffd") and not has_arabic(c)}, key=lambda c: (c in known, c))
     if not signs:
         return "train on more Arabic, or raise tokenizer.merged.max_fertility_excess"
     named = ", ".join(f"U+{ord(c):04X} {c!r}" for c in signs[:SHOWN]) + (f" and {len(signs) - SHOWN} more" if len(signs) > SHOWN else "")

@@ -170,12 +170,13 @@ def test_arabic_that_costs_more_than_with_the_arabic_tokenizer_is_listed_by_its_
 
 def test_the_characters_of_pieces_that_cannot_be_merged_are_named_and_the_setting_only_where_it_helps(tokenizers: dict[str, Path], tmp_path: Path) -> None:
     arabic = model.read(tokenizers["arabic"] / "tokenizer.model")
-    arabic.pieces.add(piece="🌹", score=-9e5, type=model.NORMAL)
+    for piece in (",.", "🌹"):
+        arabic.pieces.add(piece=piece, score=-9e5, type=model.NORMAL)
     (tmp_path / "arabic").mkdir()
     fast.write_tokenizer(tmp_path / "arabic", model.serialise(arabic))
     before, after = (Tokenizer.load(tokenizers[name]) for name in ("base", "merged"))
-    [finding] = gate.fertility_kept(before, Tokenizer.load(tmp_path / "arabic"), after, {"arabic": ["🌹 🌹"]}, 0.005)
-    assert "1 pieces, with the characters U+1F339 '🌹', that can't be merged: set tokenizer.arabic.alphabet to mergeable" in finding.remedy
+    [finding] = gate.fertility_kept(before, Tokenizer.load(tmp_path / "arabic"), after, {"arabic": ["🌹 🌹 ,."]}, 0.005)
+    assert "2 pieces, with the characters U+1F339 '🌹', U+002C ',', U+002E '.', that can't be merged: set tokenizer.arabic.alphabet" in finding.remedy
     [finding] = gate.fertility_kept(before, Tokenizer.load(tokenizers["arabic"]), before, {"arabic": ["عاصمة مصر هي القاهرة"]}, 0.005)
     assert not finding.held
     assert "alphabet" not in finding.remedy
