@@ -8,7 +8,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-REPORTED_PACKAGES = ("allam", "torch", "deepspeed", "transformers", "tokenizers", "sentencepiece", "datatrove", "pyarrow", "lm-eval", "numpy")
+REPORTED_PACKAGES = ("allam", "torch", "deepspeed", "transformers", "tokenizers", "sentencepiece", "datatrove", "pyarrow", "lm-eval", "numpy", "numba")
 
 
 @cache
