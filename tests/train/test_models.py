@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_stages import Stages
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -57,18 +58,12 @@ ENGLISH = {"components": {"en": 1.0}, "domains": {"en": {"web": 0.8, "math": 0.2
 BOTH = {"components": {"en": 0.5, "ar": 0.5}, "domains": {"en": {"web": 1.0}, "ar": {"web": 1.0}}, "max_epochs": 20}
 
 
-class TrainingPath:
+class TrainingPath(Stages):
     """The training path on disk, stage by stage."""
 
     def __init__(self, root: Path, corpus: dict[str, Path], base: Path, merged: Path, tied: bool) -> None:
-        self.root, self.corpus, self.base, self.merged, self.tied = root, corpus, base, merged, tied
-        self.metrics: dict[str, dict[str, Any]] = {}
-
-    def stage(self, name: str, module: Any, config: Any, **inputs: Path) -> Path:
-        out = self.root / name
-        (out / "work").mkdir(parents=True)
-        self.metrics[name] = module.run(config, inputs | {"root": self.root}, out)
-        return out
+        super().__init__(root)
+        self.corpus, self.base, self.merged, self.tied = corpus, base, merged, tied
 
     def packed(self, name: str, tokenizer: Path, mixture: dict[str, Any], tokens: int) -> tuple[Path, Path]:
         packs = self.stage(f"pack_{name}", pack, PackConfig(held_out=HeldOut(share=0.1), held_out_bytes=1000), **self.corpus, tokenizer=tokenizer)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_stages import Stages
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from allam.align import dpo, sft
@@ -42,18 +43,8 @@ def base(kind: str, folder: Path) -> Path:
     return folder
 
 
-class Way:
-    """The stages one after the other below a folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.metrics: dict[str, dict[str, Any]] = {}
-
-    def stage(self, name: str, module: Any, config: Any, **inputs: Path) -> Path:
-        out = self.root / name
-        (out / "work").mkdir(parents=True)
-        self.metrics[name] = module.run(config, inputs | {"root": self.root}, out)
-        return out
+class Way(Stages):
+    """The training path of an imported base."""
 
     def imported(self, kind: str, tokenizer: Path) -> Path:
         files = FileTable(self.root).resolve("train.import_model.model", base(kind, self.root / "base").name)
