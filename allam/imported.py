@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from allam import architectures
+from allam.errors import UserError
 from allam.pipeline import Plan, StageSpec
+from allam.tensor_files import read_header
 from allam.train.config import PretrainStageConfig
 from allam.train.estimate import Dimensions
 
 NUMBERS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-LONGEST_HEADER = 100 * 2**20  # bytes; the format's own limit
 
 
 def config_of_import(plan: Plan) -> dict[str, Any] | None:
@@ -79,17 +80,10 @@ def _tensors(folder: Path, config: dict[str, Any]) -> str | None:
 
 def _tensor_names(folder: Path) -> set[str] | None:
     """The tensors' names from the headers of the safetensors; None where one can't be read."""
-    names = set[str]()
     try:
-        for path in sorted(folder.glob("*.safetensors")):
-            with open(path, "rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                if length > LONGEST_HEADER:
-                    return None
-                names |= set(json.loads(file.read(length)))
-    except (OSError, ValueError):
+        return {name for path in sorted(folder.glob("*.safetensors")) for name in read_header(path)[0]}
+    except (OSError, UserError):
         return None
-    return names
 
 
 def _rows(plan: Plan, config: dict[str, Any], pieces: int | None) -> str | None:
