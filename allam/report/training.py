@@ -181,7 +181,10 @@ def asked_section(artifacts: Artifacts) -> dict[str, Any] | None:
     """Accuracy on the benchmarks that the phases of pretraining asked, a line each over their tokens, and a row for each with the phase's ends."""
     asked = {stage: [row for row in artifacts.lines(stage, "evals.jsonl") if row.get("benchmarks")] for stage in TRAINED}
     names = list(dict.fromkeys(name for rows in asked.values() for row in rows for name in row["benchmarks"]))
+    described = {name: about for stage in TRAINED for name, about in (artifacts.config(stage).get("benchmarks") or {}).items()}
     colours = {name: f"k{i % COLOURS + 1}" for i, name in enumerate(names)}
+    for language in LANGUAGES:  # the first of each language has the language's own colour
+        colours |= {name: f"c-{language}" for name in [n for n in names if described.get(n, {}).get("language") == language][:1]}
     spans: list[Span] = []
     lines: list[list[Line]] = []
     table, done = [], 0.0

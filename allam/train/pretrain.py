@@ -82,7 +82,8 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     untouched = write_untouched(out, windows, tokenizer, first_row, lost, phase.global_batch)
     return {"steps": trainer.total_steps, "tokens": trainer.total_steps * tokens_a_step, "parameters": trainer.journal.parameters,
             "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}, "spikes": count_spikes(rows), "lost_steps": len(lost),
-            "bits_per_byte": {"before": evals[0]["bits_per_byte"], "after": evals[-1]["bits_per_byte"]}, "ledger": ledger, "untouched_rows": untouched}
+            **{name: {"before": evals[0][name], "after": evals[-1][name]} for name in ("bits_per_byte", "benchmarks") if name in evals[0]},
+            "ledger": ledger, "untouched_rows": untouched}
 
 
 def _check(model: PreTrainedModel, tokenizer: Tokenizer, windows: Windows) -> None:

@@ -181,6 +181,7 @@ def _phase(run: Run, name: str, steps: int, batch: int, first: float, last: floa
                              for d, (share, held) in rows.items()}
     config = {"model": {"hidden_size": 128, "layers": 4}, "phase": {"tokens": steps * batch, "precision": "fp32", "benchmark_items": 100,
               "mix": {"components": shares, "domains": {c: {d: share for d, (share, _) in rows.items()} for c, rows in domains.items()}}}}
+    config["benchmarks"] = {f"facts_{language}": {"language": language} for language in bilingual}
     run.add(name, {"steps": steps}, config, 71.0 if name == "pretrain" else 122.0,
             **{"metrics.jsonl": records, "evals.jsonl": evals, "ledger.json": ledger, **model(), **({} if name == "pretrain" else UNTOUCHED)})
 

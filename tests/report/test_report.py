@@ -248,6 +248,7 @@ def test_benchmarks_asked_during_training_are_lines_over_the_tokens_of_their_pha
     page = made(run, tmp_path / "out")[0]
     section = page[page.index('id="asked"'):page.index('id="benchmarks"')]
     assert "facts_ar: " in section  # a tooltip of a point
+    assert all(f'class="dot c-{language}"' in section for language in ("en", "ar"))
     assert section.count("<th scope=") == 3
     assert "up to 100 items" in section
 
