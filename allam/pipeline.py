@@ -32,7 +32,7 @@ from allam.preflight.config import PreflightConfig
 from allam.recipe import Recipe
 from allam.section import Section, planned
 from allam.tokenizer.config import ArabicTokenizerConfig, BaseTokenizerConfig, FertilityConfig, MergedTokenizerConfig, OtherTokenizer
-from allam.train.config import ExtendConfig, ImportConfig, MixStageConfig, PackConfig, PhaseConfig, PretrainStageConfig
+from allam.train.config import ComponentName, DomainName, ExtendConfig, ImportConfig, MixStageConfig, PackConfig, PhaseConfig, PretrainStageConfig
 
 
 class ExportConfig(Section):
@@ -273,9 +273,12 @@ def _machine_translate(plan: Plan, files: FileTable, config: MachineTranslateCon
 def _warn_of_sources_left_out(plan: Plan, translated: dict[str, SourceConfig]) -> None:
     """The paper keeps the English sources of translated documents in its English mix (§2.1); a mix says so by domain."""
     mix, config = plan.recipe.train.continued.mix, plan.recipe.data.machine_translate
-    english, arabic = mix.domains.get("en", {}), mix.domains.get("ar_translated", {})
+
+    def is_read(component: ComponentName, domain: DomainName) -> bool:
+        return any(part.components.get(component, 0) * part.domains.get(component, {}).get(domain, 0) > 0 for part in (mix, *mix.changes))
+
     for domain in dict.fromkeys([*(source.domain for source in translated.values()), *(config.domains if config is not None else ())]):
-        if mix.components.get("ar_translated", 0) * arabic.get(domain, 0) > 0 and mix.components.get("en", 0) * english.get(domain, 0) == 0:
+        if is_read("ar_translated", domain) and not is_read("en", domain):
             also = "; its own Table 1 has none, either" if domain in ("wiki", "other") else ""
             plan.warnings.append(f"train.continue.mix.domains: translated {domain} text has a share, and the English {domain} text that it was translated "
                                  f"from has none: the paper keeps such sources in its English data (§2.1){also}")

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from allam.artifacts import MANIFEST, Manifest, adopt, changed_outputs, read_manifest, stage_name, withdraw
+from allam.artifacts import MANIFEST, Manifest, adopt, begin_from, changed_outputs, read_manifest, stage_name, withdraw
 from allam.cluster import profile_names
 from allam.costs import beside_the_paper, training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
@@ -29,6 +29,7 @@ from allam.launch import make
 from allam.launch.folder import Made, job
 from allam.pipeline import make_plan
 from allam.recipe import load, locate, packaged
+from allam.train.config import PretrainStageConfig
 from allam.versions import git_revision, versions
 from flows.data_commands import data
 from flows.export_command import export
@@ -109,11 +110,13 @@ def run(recipe: RecipeName, to: To = None, force: Force = None, cluster: Cluster
 
 @app.command()
 def stage(name: StageName, recipe: RecipeOption, force: Annotated[bool, typer.Option("--force", help="Make it again though it is done.")] = False,
+          checkpoint: Annotated[Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="Go on from this checkpoint of a training that has read the "
+                                                          "same data up to there, such as one whose mix changes later on.")] = None,
           overrides: Overrides = None, cluster: Cluster = None, store: StorePath = None) -> None:
     """Run one stage alone, without a server. What it is made from must be there."""
     opened = open_run(recipe, overrides or [], cluster, store)
     signal.signal(signal.SIGTERM, _stop)
-    out.print(str(_make(opened, name, force).ref.path))
+    out.print(str(_make(opened, name, force, checkpoint).ref.path))
 
 
 @app.command("ls")
@@ -237,7 +240,7 @@ def recipes(as_json: Json = False) -> None:
     out.print(shown)
 
 
-def _make(opened: Run, name: str, force: bool) -> Made:
+def _make(opened: Run, name: str, force: bool, checkpoint: Path | None = None) -> Made:
     """One stage through the launcher, with a live line."""
     opened.plan.upstream(name)
     spec, lines = opened.plan.specs[name], LiveLines([name])
@@ -249,6 +252,10 @@ def _make(opened: Run, name: str, force: bool) -> Made:
                         f"`allam run RECIPE --to {name}` makes them, too")
     if force and opened.store.folder(spec.kind, spec.key).is_dir():
         withdraw(opened.store.folder(spec.kind, spec.key))
+    if checkpoint is not None:
+        if not isinstance(spec.config, PretrainStageConfig):
+            raise UserError(f"--checkpoint: {name} doesn't read a mix", "leave it away, or name the stage pretrain or continue")
+        begin_from(checkpoint.resolve(), opened.store.folder(spec.kind, spec.key))
     lines.started(name)
     try:
         made = make(spec, inputs, opened.store, opened.profile, lambda state: lines.progressed(name, state))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -52,23 +52,42 @@ class PackConfig(Section):
     held_out_bytes: int = assumed("bounds the cost of evaluation", "UTF-8 bytes of held-out text for each component, at most", 200_000, ge=1)
 
 
-class MixConfig(Section):
+class Shares(Section):
     """Which share of tokens comes from which language, kind and domain (Table 1)."""
 
     components: dict[ComponentName, float] = paper("2.1, Figure 4", "shares of tokens of natural English, natural Arabic and translated Arabic")
     domains: dict[ComponentName, dict[DomainName, float]] = paper("2.1, Table 1", "shares of domains within each component; each sums to 1")
-    max_epochs: float = assumed("repeating text more often stops to help (Muennighoff et al. 2023)",
-                                "a domain that the budget would repeat more often is refused by name", 4.0, gt=0)
-    seed: int = assumed("any", "seed of the order of sequences", 0)
 
     @model_validator(mode="after")
-    def _shares_sum(self) -> MixConfig:
+    def _shares_sum(self) -> Self:
         _must_sum_to_one("the shares in `components`", self.components)
         for component, share in self.components.items():
             if share > 0 and component not in self.domains:
                 raise ValueError(f"component {component!r} has a share of {share:g} but no row in `domains`")
         for component, domains in self.domains.items():
             _must_sum_to_one(f"the shares in `domains.{component}`", domains)
+        return self
+
+
+class MixChange(Shares):
+    """Other shares from a position of the phase on."""
+
+    from_token: int = assumed("the paper's mix stays as it is", "tokens of the phase before it holds, rounded up to whole steps", ge=1)
+
+
+class MixConfig(Shares):
+    """The shares of a phase. With `changes` they are others later on: what was read before stays as it was, and each domain goes on where it was."""
+
+    changes: tuple[MixChange, ...] = assumed("the paper's mix stays as it is", "other shares from a position on, in the order of positions", ())
+    max_epochs: float = assumed("repeating text more often stops to help (Muennighoff et al. 2023)",
+                                "a domain that the budget would repeat more often is refused by name", 4.0, gt=0)
+    seed: int = assumed("any", "seed of the order of sequences", 0)
+
+    @model_validator(mode="after")
+    def _changes_follow_each_other(self) -> Self:
+        positions = [change.from_token for change in self.changes]
+        if positions != sorted(set(positions)):
+            raise ValueError(f"the `changes` begin at the tokens {', '.join(map(str, positions))}: order them so that each begins later than the one before")
         return self
 
 
@@ -125,6 +144,13 @@ class PhaseConfig(Section):
         if self.optimizer.state_warmup_steps >= self.steps:
             raise ValueError(f"optimizer.state_warmup_steps {self.optimizer.state_warmup_steps} leaves none of the phase's {self.steps} steps (tokens / "
                              "global_batch / sequence_length): all would be taken at learning rate 0; lower it, or raise tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _changes_are_within(self) -> PhaseConfig:
+        if self.mix.changes and self.mix.changes[-1].from_token > (self.steps - 1) * self.global_batch * self.sequence_length:
+            raise ValueError(f"mix.changes: a change from token {self.mix.changes[-1].from_token} on is behind the phase's last step ({self.tokens} tokens): "
+                             "lower from_token, or raise tokens")
         return self
 
     @property

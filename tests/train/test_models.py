@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from allam.artifacts import Manifest, commit, write_json
+from allam.artifacts import Manifest, begin_from, commit, write_json
 from allam.cluster import ClusterProfile
 from allam.documents import read_shard, shards
 from allam.engine.bits_per_byte import bits_per_byte
@@ -132,6 +132,36 @@ def test_training_stops_where_english_gets_worse_than_the_profile_allows(path: T
     monkeypatch.setenv("ALLAM_CLUSTER", profile.model_dump_json())
     with pytest.raises(StageFailed, match=r"held-out English rose from .* more than the profile's max_english_rise of 1.0%"):
         pretrain.run(config, inputs, tmp_path)
+
+
+def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_refused_where_it_changed_before(
+        path: TrainingPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAM_CLUSTER", ClusterProfile(threads=1, checkpoint_steps=6).model_dump_json())
+    tokens, arabic = 12 * BATCH * LENGTH, {"components": {"ar": 1.0}, "domains": {"ar": {"web": 1.0}}}
+
+    def train(name: str, mixture: dict[str, Any], begin: Path | None = None) -> Path:
+        order, out = tmp_path / f"mix_{name}", tmp_path / name
+        (order / "work").mkdir(parents=True)
+        mix.run(MixStageConfig.model_validate(mixture | {"tokens": tokens, "sequence_length": LENGTH, "global_batch": BATCH}), {"pack": path.packs}, order)
+        config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(tokens, mixture))
+        (out / "work").mkdir(parents=True)
+        if begin is not None:
+            begin_from(begin, out)
+        pretrain.run(config, {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": order, "held_out": path.packs}, out)
+        return out
+
+    checkpoint = train("as_planned", BOTH) / "checkpoints" / "step-00000006"
+    changed = BOTH | {"changes": [arabic | {"from_token": 6 * BATCH * LENGTH}]}
+    whole, going_on = train("whole", changed), train("going_on", changed, checkpoint)
+    steps = [json.loads(line)["step"] for line in (going_on / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 13))
+    assert all((whole / name).read_bytes() == (going_on / name).read_bytes() for name in ("model/model.safetensors", "ledger.json", "metrics.jsonl"))
+    with pytest.raises(StageFailed, match="has read other data than the mix names for its 6 steps"):
+        train("too_early", BOTH | {"changes": [arabic | {"from_token": 3 * BATCH * LENGTH}]}, checkpoint)
+    with pytest.raises(UserError, match="has checkpoints of this training already"):
+        begin_from(checkpoint, tmp_path / "too_early")
+    with pytest.raises(UserError, match="is no checkpoint"):
+        begin_from(tmp_path, tmp_path / "none")
 
 
 def test_evaluations_come_before_at_intervals_and_after(path: TrainingPath) -> None:

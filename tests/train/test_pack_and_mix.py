@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from allam.errors import UserError
 from allam.section import HeldOut
 from allam.text.tokenizer import Tokenizer
 from allam.train import mix, pack
-from allam.train.config import MixStageConfig, PackConfig
-from allam.train.mix import Domain, largest_remainder, make_order
+from allam.train.config import MixStageConfig, PackConfig, PhaseConfig
+from allam.train.mix import Domain, largest_remainder, order_of_domains, order_of_windows
 from allam.train.windows import Windows
 
 HELD_OUT = HeldOut(share=0.1, seed=0)
@@ -136,9 +137,10 @@ def test_quotas_sum_to_the_budget_and_are_less_than_one_off(shares: list[float],
 @settings(max_examples=60, deadline=None)
 @given(SHARES, st.integers(1, 300), st.integers(1, 40), st.integers(0, 3))
 def test_every_prefix_has_the_shares_and_no_window_comes_twice_in_an_epoch(shares: list[float], total: int, windows: int, seed: int) -> None:
-    domains = [Domain("en", f"d{i}", share, windows + i, 0) for i, share in enumerate(shares)]
+    domains = [Domain("en", f"d{i}", (share,), windows + i, 0) for i, share in enumerate(shares)]
     quotas = largest_remainder(shares, total)
-    domain_N, window_N = make_order(domains, quotas, seed)
+    domain_N = order_of_domains(domains, total)
+    window_N = order_of_windows(domains, domain_N, seed)
     assert len(domain_N) == total
     for i, (domain, quota) in enumerate(zip(domains, quotas, strict=True)):
         mine = window_N[domain_N == i]
@@ -175,6 +177,52 @@ def test_the_same_mix_gives_the_same_order_and_another_seed_another(tmp_path: Pa
         run_mix(packed, mix_config(seed=seed), tmp_path / name)
     read = {name: (tmp_path / name / "order_window.npy").read_bytes() for name in "abc"}
     assert read["a"] == read["b"] != read["c"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHARES, st.lists(st.integers(1, 299), max_size=3, unique=True).map(sorted), st.randoms(use_true_random=False))
+def test_changed_shares_hold_from_their_position_on_and_nothing_is_repeated_or_left_out(shares: list[float], changes: list[int], chance: random.Random) -> None:
+    total, windows = 300, 40
+    parts = [shares, *(chance.sample(shares, len(shares)) for _ in changes)]
+    domains = [Domain("en", f"d{i}", tuple(part[i] for part in parts), windows + i, 0) for i in range(len(shares))]
+    domain_N = order_of_domains(domains, total, changes)
+    window_N = order_of_windows(domains, domain_N, seed=1)
+    unchanged_N = order_of_domains(domains, total)
+    first = changes[0] if changes else total
+    assert domain_N[:first].tolist() == unchanged_N[:first].tolist()
+    assert window_N[:first].tolist() == order_of_windows(domains, unchanged_N, seed=1)[:first].tolist()
+    bounds = [0, *changes, total]
+    for part, start, end in zip(parts, bounds, bounds[1:], strict=False):
+        found = np.bincount(domain_N[start:end], minlength=len(shares))
+        assert all(abs(n - share * (end - start)) <= 2 + len(shares) * share for n, share in zip(found, part, strict=True))
+    for i, domain in enumerate(domains):
+        mine = window_N[domain_N == i]
+        for begin in range(0, len(mine), domain.windows):
+            epoch = mine[begin:begin + domain.windows]
+            assert len(set(epoch.tolist())) == len(epoch)  # each window once before any comes again, also across the changes
+
+
+def test_a_change_of_shares_is_in_the_ledger_and_may_bring_a_domain_of_its_own(tmp_path: Path, packed: Path) -> None:
+    english = {"components": {"en": 1.0}, "domains": {"en": {"web": 1.0}}}
+    change = {"from_token": 30 * LENGTH, "components": {"en": 0.5, "ar": 0.5}, "domains": {"en": {"math": 1.0}, "ar": {"web": 1.0}}}
+    run_mix(packed, mix_config(100 * LENGTH, **english), tmp_path / "plain")
+    metrics = run_mix(packed, mix_config(100 * LENGTH, **english, changes=[change]), tmp_path / "changed")
+    plain, changed = Windows(packed, tmp_path / "plain"), Windows(packed, tmp_path / "changed")
+    assert changed.plan["changes"] == [8]  # a step has four sequences
+    assert [plain[i].tolist() for i in range(32)] == [changed[i].tolist() for i in range(32)]
+    planned = {(c, d): row["planned_tokens"] // LENGTH for c, domains in metrics["ledger"].items() for d, row in domains.items()}
+    assert planned == {("en", "web"): 32, ("en", "math"): 34, ("ar", "web"): 34}
+    assert changed.consumed(32) == {"en": {"web": 32 * LENGTH, "math": 0}, "ar": {"web": 0}}
+    assert sum(row["share"] for domains in metrics["ledger"].values() for row in domains.values()) == pytest.approx(1)
+
+
+def test_changes_out_of_order_or_behind_the_end_are_refused() -> None:
+    change = {"components": {"en": 1.0}, "domains": {"en": {"web": 1.0}}}
+    with pytest.raises(ValueError, match="begin at the tokens 64, 64"):
+        mix_config(changes=[change | {"from_token": 64}, change | {"from_token": 64}])
+    mix = {"components": {"en": 1.0}, "domains": {"en": {"web": 1.0}}, "changes": [change | {"from_token": 2000}]}
+    with pytest.raises(ValueError, match=r"a change from token 2000 on is behind the phase's last step \(2048 tokens\)"):
+        PhaseConfig.model_validate({"tokens": 2048, "global_batch": 8, "sequence_length": 16, "mix": mix})
 
 
 def test_a_domain_without_text_is_refused_by_name(tmp_path: Path, packed: Path) -> None:
