@@ -39,6 +39,7 @@ from allam.engine.loss import document_positions, token_losses
 from allam.engine.new_rows_only import NewRowsFirst
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.trainer import Trainer
+from allam.engine.weights import open_model
 from bench._harness import Row, arguments, finish
 
 STEPS, GLOBAL_BATCH, LENGTH, VOCAB, BOS = 30, 8, 16, 64, 1
@@ -127,7 +128,11 @@ def train(work: Path, run: dict[str, Any], profile: ClusterProfile) -> dict[str,
     objective = run.get("objective", "pretraining")
     loss = {"pretraining": pretraining, "sft": masked_loss, "dpo": preference_loss(0.1)}[objective]
     settings = replace(SETTINGS, learning_rate=SETTINGS.learning_rate / 10) if objective == "dpo" else SETTINGS  # else it is chaotic from step 8 on
-    trainer = Trainer(model_of(config_of(run.get("model", "llama"))), settings, precision=run.get("precision", "fp32"), global_batch=GLOBAL_BATCH,
+    model, weights = model_of(config_of(run.get("model", "llama"))), None
+    if run.get("from_files"):
+        model.save_pretrained(work / f"base-{os.environ['RANK']}")
+        model, weights = open_model(work / f"base-{os.environ['RANK']}")
+    trainer = Trainer(model, settings, weights=weights, precision=run.get("precision", "fp32"), global_batch=GLOBAL_BATCH,
                       total_steps=run.get("steps", STEPS), work=work, profile=profile, on_spike="skip",
                       new_rows_first=NewRowsFirst(VOCAB // 2, run["new_rows_steps"]) if "new_rows_steps" in run else None)
     found: dict[str, Any] = {"resumed": trainer.start_step, "losses": [], "norms": [], "sums": [], "order": [], "skipped": []}

@@ -26,10 +26,11 @@ from allam.artifacts import CHECKPOINTS
 from allam.chat.template import stop_ids
 from allam.engine.likelihood import shared_out
 from allam.engine.loss import token_losses
-from allam.engine.model import load_model, save_generation_config, save_model
+from allam.engine.model import save_generation_config, save_model
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes
 from allam.engine.trainer import Trainer
+from allam.engine.weights import open_model
 from allam.errors import StageFailed, UserError
 from allam.progress import Progress
 from allam.text.tokenizer import Tokenizer
@@ -61,12 +62,12 @@ def run(config: DpoConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
     """Trains the finetuned model to prefer the chosen responses."""
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     pairs, too_long = _read_pairs(config, tokenizer, inputs["pairs"] / "pairs.jsonl")
-    model = load_model(inputs["model"] / "model")
+    model, weights = open_model(inputs["model"] / "model")
     total_steps = config.epochs * steps_per_epoch(len(pairs), config.global_batch)
     optimizer = OptimizerSettings(learning_rate=config.learning_rate, schedule="cosine", final_learning_rate=config.final_learning_rate,
                                   weight_decay=config.weight_decay, clip_norm=config.clip_norm)
     trainer = Trainer(model, optimizer, precision=config.precision, global_batch=config.global_batch, total_steps=total_steps,
-                      work=out / "work", what="preference training",
+                      work=out / "work", what="preference training", weights=weights,
                       about=lambda step: {"tokenizer": tokenizer.fingerprint})
     pairs = with_reference(trainer, model, pairs, out / "work" / "reference.npy")
     loss = preference_loss(config.beta)

@@ -17,10 +17,11 @@ from allam.align.conversations import read_strict
 from allam.align.examples import Example, batch_numbers, conversation_examples, pad, steps_per_epoch, tokens_before
 from allam.chat.template import stop_ids
 from allam.engine.loss import summed_loss
-from allam.engine.model import load_model, save_generation_config, save_model
+from allam.engine.model import save_generation_config, save_model
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes
 from allam.engine.trainer import Trainer
+from allam.engine.weights import open_model
 from allam.errors import UserError
 from allam.progress import note
 from allam.text.tokenizer import Tokenizer
@@ -36,9 +37,9 @@ def run(config: SftConfig, inputs: dict[str, Path], out: Path) -> dict[str, Any]
              "lower it or align.sft.global_batch, or give more conversations")
     optimizer = OptimizerSettings(learning_rate=config.learning_rate, schedule=config.schedule, warmup_steps=config.warmup_steps,
                                   weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-    model = load_model(inputs["model"] / "model")
+    model, weights = open_model(inputs["model"] / "model")
     trainer = Trainer(model, optimizer, precision=config.precision, global_batch=config.global_batch,
-                      total_steps=total_steps, work=out / "work", what="finetuning",
+                      total_steps=total_steps, work=out / "work", what="finetuning", weights=weights,
                       about=lambda step: {"tokenizer": tokenizer.fingerprint})
     tokens = tokens_before([len(e.ids) for e in examples], config.global_batch, config.seed, trainer.start_step)
     for step in trainer.steps():

@@ -14,6 +14,7 @@ from allam.cluster import ClusterProfile
 from allam.engine import pipeline, tensor_parallel
 from allam.engine.device import Ranks
 from allam.engine.groups import Groups, make_groups
+from allam.engine.weights import Weights
 from allam.errors import UserError
 from allam.layouts import Shape, refusal
 
@@ -33,6 +34,11 @@ class Layout:
         if self.groups is None or self.dimensions is None or name not in self.dimensions:
             return whole
         return tensor_parallel.part_of(whole, self.dimensions[name], self.groups)
+
+    def read(self, weights: Weights, name: str) -> Tensor:
+        """The same from the model's files, of which no more is read than this."""
+        dimension = (self.dimensions or {}).get(name)
+        return weights.part(name, dimension, self.ranks.tensor, self.ranks.part)
 
     def whole(self, name: str, part: Tensor | None) -> Tensor:
         """The whole parameter from what its stage's ranks hold, fp32, on every rank; collective. `part` is None on other stages' ranks."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from allam.engine.groups import Groups
+from allam.engine.weights import is_without_values
 
 ROWS, COLUMNS = 0, 1  # of a weight of shape [outputs, inputs]
 SHARED_GRADIENT = "replicated_with_grad_allreduce"
@@ -101,7 +102,9 @@ def _keep_part(model: nn.Module, name: str, dimension: int, groups: Groups) -> N
     """Replaces a parameter by this rank's part of it, marked so that DeepSpeed counts each part's gradient in the norm."""
     parent, _, own = name.rpartition(".")
     module, whole = model.get_submodule(parent), model.get_parameter(name)
-    part = nn.Parameter(part_of(whole.detach(), dimension, groups), requires_grad=whole.requires_grad)
+    value = whole.detach()
+    of_shape = value.chunk(groups.ranks.tensor, dimension)[groups.ranks.part] if is_without_values(value) else part_of(value, dimension, groups)
+    part = nn.Parameter(of_shape, requires_grad=whole.requires_grad)
     part.tensor_model_parallel = True  # type: ignore[attr-defined]
     setattr(module, own, part)
 

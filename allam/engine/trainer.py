@@ -51,6 +51,7 @@ from allam.engine.loss import make_loss_head, token_losses
 from allam.engine.new_rows_only import NewRowsFirst, OnlyNewRows
 from allam.engine.schedule import OptimizerSettings, learning_rate
 from allam.engine.stability import ROLLED_BACK, SKIPPED, StabilityMonitor
+from allam.engine.weights import Weights
 from allam.engine.zero import ZeroModel
 from allam.errors import StageFailed, UserError
 from allam.layouts import ARCHITECTURES, batch_refusal
@@ -77,8 +78,8 @@ class StepResult:
 class Trainer:
     """Optimizer, ranks, checkpoints and logs around a model. See the module's docstring for how a stage uses it.
 
-    `model` is a transformers model in fp32 on the CPU, with the weights to start from; `global_batch` counts sequences (or conversations, or pairs)
-    of one step over all ranks; `work` is the artifact's scratch folder;
+    `model` is a transformers model in fp32 on the CPU, with the weights to start from, or without them where `weights` has them;
+    `global_batch` counts sequences (or conversations, or pairs) of one step over all ranks; `work` is the artifact's scratch folder;
     `seed` is that of `dropout`'s masks; `on_spike` says whether the update of a step that spikes is kept, left out, or left out with all since the last
     multiple of `roll_back_steps`; with `new_rows_first` the first steps train nothing else; `about` is what the stage wants checkpoints to hold after so
     many steps, the same for the same step. Raises `UserError` where the batch doesn't divide by the ranks.
@@ -87,7 +88,7 @@ class Trainer:
     def __init__(self, model: PreTrainedModel, optimizer: OptimizerSettings, *, precision: Literal["fp32", "bf16"], global_batch: int,
                  total_steps: int, work: Path, what: str = "training", profile: ClusterProfile | None = None, dropout: float = 0.0,
                  seed: int = 0, on_spike: Literal["mark", "skip", "roll_back"] = "mark", roll_back_steps: int = 100,
-                 new_rows_first: NewRowsFirst | None = None,
+                 new_rows_first: NewRowsFirst | None = None, weights: Weights | None = None,
                  about: Callable[[int], dict[str, Any]] = lambda step: {}) -> None:
         self.profile = profile or execution()
         refuse(model, self.profile)
@@ -120,7 +121,7 @@ class Trainer:
         model.train()
         make_loss_head(model)
         self._zero = ZeroModel(model, optimizer, precision=precision, zero_stage=self.profile.zero_stage, micro_steps=self.micro_steps, layout=layout,
-                               offload=self.profile.offload_optimizer)
+                               offload=self.profile.offload_optimizer, weights=weights)
         if model.config.model_type not in ARCHITECTURES:  # those are held to one rank by tests in every layout
             self._check_own_loss()
         self._updates, self._monitor = 0, StabilityMonitor()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from deepspeed.utils import (
 from allam.engine.device import quiet_libraries
 from allam.engine.layout import Layout
 from allam.engine.schedule import OptimizerSettings
+from allam.engine.weights import Weights
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 LARGEST_BUCKET = 500_000_000  # DeepSpeed's default, elements
@@ -45,15 +47,29 @@ class _Calls(nn.Module):
         return function(self.model, *args)
 
 
+class _Parameters(nn.Module):
+    """In the place of a module, whose parameters DeepSpeed takes one by one."""
+
+    def __init__(self, parameters: Iterator[nn.Parameter]) -> None:
+        super().__init__()
+        self._arriving = parameters
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """They come once."""
+        return self._arriving
+
+
 class ZeroModel:
-    """`model`, in fp32 on the CPU, in DeepSpeed's hands on the rank's device: forward, backward, clipped AdamW steps, and fp32 state by parameter name."""
+    """`model`, in fp32 on the CPU or with its values still in `weights`, in DeepSpeed's hands on the rank's device: forward, backward, clipped
+    AdamW steps, and fp32 state by parameter name."""
 
     def __init__(self, model: nn.Module, settings: OptimizerSettings, *, precision: str, zero_stage: int, micro_steps: int, layout: Layout,
-                 offload: bool = False) -> None:
+                 offload: bool = False, weights: Weights | None = None) -> None:
         self.module, self.layout, self.clip_norm = model, layout, settings.clip_norm
         ranks = layout.ranks
         self.names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        masters = {name: p.detach() for name, p in self.names.items()} if precision == "bf16" else {}  # the model's own, in fp32 on the CPU
+        self._read = None if weights is None else partial(layout.read, weights)
+        masters = {name: p.detach() for name, p in self.names.items()} if precision == "bf16" and self._read is None else {}  # the model's own, on the CPU
         # DeepSpeed has no stage 0 that adds bf16 gradients up in fp32; stage 1 does the same arithmetic
         self.stage = max(1, zero_stage) if precision == "bf16" else zero_stage
         self._own_clipping = self.stage == 0  # DeepSpeed clips fp32 without ZeRO but doesn't tell the norm
@@ -69,20 +85,30 @@ class ZeroModel:
         self._refuse: Callable[[float], bool] | None = None
         self._refused: float | None = None  # the norm of a step that was refused
         self._let_steps_be_refused()
-        for name, value in masters.items():
-            safe_set_full_fp32_param(self.names[name], value.to(ranks.device))
+        for name, parameter in self.names.items() if precision == "bf16" else ():
+            safe_set_full_fp32_param(parameter, (self._read(name) if self._read else masters[name]).to(ranks.device))
 
     def _place(self, model: nn.Module, dtype: torch.dtype, config: dict[str, Any]) -> None:
         """Moves the model to the rank's device; under ZeRO-3 parameter by parameter, each leaving its share there: it never lies there whole."""
         device, groups = self.layout.ranks.device, self.layout.groups
+        arriving = self._arrive(model)
         if self.stage < 3:
+            for parameter in arriving:
+                parameter.data = parameter.data.to(device)
             model.to(device)
             return
         sizes = ("train_batch_size", "gradient_accumulation_steps")  # it would count ranks that share a replica as more data
-        deepspeed.zero.Init(module=model, data_parallel_group=None if groups is None else groups.get_data_parallel_group(), dtype=dtype,
+        deepspeed.zero.Init(module=_Parameters(arriving), data_parallel_group=None if groups is None else groups.get_data_parallel_group(), dtype=dtype,
                             config_dict_or_path={key: value for key, value in config.items() if key not in sizes}, mpu=groups)
         for buffer in model.buffers():
             buffer.data = buffer.data.to(device)
+
+    def _arrive(self, model: nn.Module) -> Iterator[nn.Parameter]:
+        """The parameters one after the other, each with its values, which are read only now where the model came without."""
+        for name, parameter in model.named_parameters():
+            if self._read is not None:
+                parameter.data = self._read(name)
+            yield parameter
 
     def _config(self, precision: str, micro_steps: int, replicas: int, offload: bool) -> dict[str, Any]:
         config: dict[str, Any] = {

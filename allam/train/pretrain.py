@@ -21,11 +21,12 @@ from allam.artifacts import write_json
 from allam.engine.device import join
 from allam.engine.journal import short
 from allam.engine.loss import document_positions, summed_loss
-from allam.engine.model import load_model, new_model, save_model
+from allam.engine.model import new_model, save_model
 from allam.engine.new_rows_only import NewRowsFirst
 from allam.engine.schedule import OptimizerSettings
 from allam.engine.stability import count_spikes, lost_steps
 from allam.engine.trainer import Trainer
+from allam.engine.weights import open_model
 from allam.errors import UserError
 from allam.text.tokenizer import Tokenizer
 from allam.train.blame import documents_of
@@ -42,7 +43,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     join()
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     windows = Windows(inputs["pack"], inputs["mix"])
-    model = load_model(inputs["model"] / "model") if "model" in inputs else new_model(llama_config(config.model, tokenizer), phase.seed)
+    model, weights = open_model(inputs["model"] / "model") if "model" in inputs else (new_model(llama_config(config.model, tokenizer), phase.seed), None)
     _check(model, tokenizer, windows)
     model_config = model.config
     if not phase.attend_across_documents and (refused := packing_refusal(model_config.model_type)):
@@ -58,7 +59,7 @@ def run(config: PretrainStageConfig, inputs: dict[str, Path], out: Path) -> dict
     trainer = Trainer(model, OptimizerSettings(**phase.optimizer.model_dump()), precision=phase.precision, global_batch=phase.global_batch,
                       total_steps=windows.plan["steps"], work=out / "work", what="pretraining" if "model" not in inputs else "continued pretraining",
                       dropout=phase.dropout, seed=phase.seed, on_spike=phase.on_spike, roll_back_steps=phase.roll_back_steps,
-                      new_rows_first=NewRowsFirst(first_row, phase.new_rows_steps) if phase.new_rows_steps else None, about=about)
+                      new_rows_first=NewRowsFirst(first_row, phase.new_rows_steps) if phase.new_rows_steps else None, weights=weights, about=about)
     tokens_a_step = phase.global_batch * windows.length
     measure = Measurements(config, inputs, tokenizer, model, trainer, windows.length)
     if trainer.start_step == 0 and not trainer.journal.evals():  # a checkpoint of step 0 has it already

@@ -72,6 +72,15 @@ def test_each_architecture_learns_what_one_rank_learns(tmp_path: Path, model: st
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("precision", "layout"), [("fp32", (4, 2, 2, 1)), ("bf16", (4, 2, 2, 1)), ("fp32", (4, 2, 1, 3)), ("bf16", (4, 2, 1, 3)),
+                                                   ("fp32", (2, 1, 1, 3))])
+def test_a_rank_that_reads_its_share_from_the_files_learns_the_same_bits(tmp_path: Path, precision: str, layout: tuple[int, int, int, int]) -> None:
+    more: dict[str, Any] = {"precision": precision, "steps": 3, "model": "qwen3"}
+    _do(tmp_path, _run("whole", layout, **more), _run("shares", layout, from_files=True, **more))
+    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (tmp_path / "shares" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
 def test_finetuning_and_preferences_learn_alike_in_a_pipeline_of_divided_layers(tmp_path: Path, objective: str) -> None:
     found = _do(tmp_path, _run("one", objective=objective), _run("many", (4, 2, 2, 0), objective=objective, changes={"activation_checkpointing": True}))
