@@ -30,6 +30,7 @@ class FileTable:
         self._locked = _locked(lock_file)
         self.patterns: dict[str, tuple[FileRef, ...]] = {}
         self.unlocked: dict[str, None] = {}  # files that a locked pattern names by now, beyond those of the lock
+        self.resized: dict[str, None] = {}  # locked files that have another size by now
         self._changed = False
 
     def resolve(self, field: str, pattern: str, *, urls: bool = False) -> tuple[FileRef, ...]:
@@ -54,6 +55,7 @@ class FileTable:
         if pattern in self._locked:
             known = {ref.path for ref in self._locked[pattern]}
             self.unlocked |= dict.fromkeys(name for name in paths if name not in known)
+            self.resized |= dict.fromkeys(ref.path for ref in self._locked[pattern] if ref.path in paths and paths[ref.path].stat().st_size != ref.size)
             return self._note(pattern, self._locked[pattern])
         if not paths:
             self.problems.append((field, f"no file at {target}"))

@@ -178,6 +178,10 @@ def make_plan(recipe: Recipe, cache_file: Path | None = None, lock_file: Path | 
         more = f" and {len(files.unlocked) - 1} more" if len(files.unlocked) > 1 else ""
         plan.warnings.append(f"{next(iter(files.unlocked))}{more} came after {lock_file} was written and will be left out: `allam lock RECIPE` takes new "
                              "files in; without a lock file each run takes what it finds")
+    if files.resized:
+        more = f" and {len(files.resized) - 1} more" if len(files.resized) > 1 else ""
+        plan.warnings.append(f"{next(iter(files.resized))}{more} changed after {lock_file} was written: what was made of the locked content stands, and what "
+                             "still has to read the file will refuse it. `allam lock RECIPE` takes it as it is now")
     files.save()
     return plan
 

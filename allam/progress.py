@@ -22,12 +22,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 MIN_SECONDS_BETWEEN_WRITES = 0.5
 _notes: list[str] = []  # of this process, which makes one stage
+_latest: list[Progress] = []  # at most one
 
 
 def note(text: str) -> None:
-    """A warning for whoever watches: a line of the log at once, and with the next report of progress in the terminal."""
+    """A warning for whoever watches: a line of the log and of the terminal."""
     print(f"warning: {text}", flush=True)
     _notes.append(text)
+    for progress in _latest:  # the first report to come has it where there was none yet
+        progress.report()
 
 
 def untold(state: Mapping[str, Any], told: set[str]) -> list[str]:
@@ -47,16 +50,18 @@ class Progress:
         self.started_at, self.done_at_start = time.time(), done
         self.info: dict[str, Any] = {}
         self._written = 0.0
-        self._write()
+        _latest[:] = [self]
+        self.report()
 
     def update(self, n: int = 1, **info: Any) -> None:
         """Adds `n` units; `info` (numbers or short strings, such as loss=2.31) is shown beside the count."""
         self.done += n
         self.info.update(info)
         if time.time() - self._written >= MIN_SECONDS_BETWEEN_WRITES:
-            self._write()
+            self.report()
 
-    def _write(self) -> None:
+    def report(self) -> None:
+        """Writes how far it is."""
         self._written = time.time()
         if self.path is None:
             return
@@ -76,7 +81,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._write()
+        self.report()
 
 
 def track(items: Iterable[T], unit: str, total: int | None = None, what: str = "") -> Iterator[T]:

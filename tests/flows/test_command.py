@@ -135,6 +135,15 @@ def test_a_lock_of_the_data_alone_needs_no_other_files_and_is_heeded(allam):
     assert (states(allam)["ingest"], json.loads(allam("plan", allam.recipe, "--json"))["stages"][0]["key"]) == before
 
 
+def test_a_locked_file_that_changed_and_an_id_to_take_down_that_names_nothing_are_warned_of(allam):
+    allam("lock", allam.recipe, "--to", "dedup")
+    allam.edit(lambda tree: tree["data"].update(take_down=["nobody"]))
+    assert "1 of the 1 ids in data.take_down name no document" in " ".join(allam("stage", "ingest", "--recipe", allam.recipe).split())
+    with open(allam.root / "raw" / "web_en.jsonl", "a") as file:
+        file.write('{"id": "more", "text": "One more line.", "url": "https://example.org/more"}\n')
+    assert "web_en.jsonl changed after" in allam("plan", allam.recipe, "--to", "dedup")
+
+
 def test_a_packaged_recipe_is_locked_only_to_a_place_of_the_users(allam):
     assert "extends: demo" in allam("lock", "demo", status=2)
     assert "demo.json: " in allam("lock", "demo", "--output", allam.root / "demo.json")
