@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -115,8 +116,8 @@ def largest_remainder(shares: list[float], total: int) -> list[int]:
 
 def _refuse_too_many_epochs(config: MixStageConfig, domains: list[Domain], quotas: list[int]) -> None:
     length = config.sequence_length
-    lines = [f"mix.domains.{d.name}: {quota * length:,} tokens needed, {d.windows * length:,} available: {quota / d.windows:.2f} epochs, "
-             f"more than max_epochs {config.max_epochs:g}"
+    lines = [f"mix.domains.{d.name}: {quota * length:,} tokens needed, {d.windows * length:,} available: "
+             f"{math.ceil(100 * quota / d.windows) / 100:.2f} epochs, more than max_epochs {config.max_epochs:g}"
              for d, quota in zip(domains, quotas, strict=True) if quota > config.max_epochs * d.windows]
     if not lines:
         return

@@ -180,6 +180,24 @@ def test_long_rows_of_parquet_are_set_aside_one_at_a_time(tmp_path: Path) -> Non
     assert aside(records) == [(2, "oversized", 1), (3, "oversized", 1)]
 
 
+def test_a_long_value_of_parquet_never_becomes_pythons(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["kept", "x" * (64 * MB), "also kept"]}), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    most, records = peak(tmp_path / "a.parquet")
+    assert texts(records) == ["kept", "also kept"]
+    assert most < ALLOWED
+
+
+def test_rows_of_parquet_that_unpack_to_more_than_any_text_does_are_set_aside_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allam.data.readers.parquet.BOMB_BYTES", 8 * MB)
+    table = pa.table({"text": ["before", "word " * (4 * MB), "after", "kept", "kept, too"]})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema, compression="zstd", use_dictionary=False) as writer:
+        writer.write_table(table.slice(0, 3))
+        writer.write_table(table.slice(3))
+    records = read(tmp_path / "a.parquet", LIMIT)
+    assert texts(records) == ["kept", "kept, too"]
+    assert aside(records) == [(1, "bomb", 3)]
+
+
 @pytest.mark.parametrize("kind", ["string", "dictionary"])
 def test_a_parquet_file_that_shares_one_long_value_takes_no_more_memory_than_some_of_them(kind: str, tmp_path: Path) -> None:
     shared = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), pa.array(["x" * (8 * MB)]))

@@ -166,6 +166,15 @@ def test_parquet_is_read_with_its_columns_and_bad_text_is_set_aside(tmp_path: Pa
     assert [(d.id, d.url) for d in documents(tmp_path / "out")] == [("1", "http://a.b/c"), ("4", None)]
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_text_that_parquet_holds_as_bytes_is_read_as_text(kind: pa.DataType, tmp_path: Path) -> None:
+    text = pa.array(["نص سليم".encode(), b"\xff", LINES[0].encode()], kind)
+    pq.write_table(pa.table({"id": pa.array([b"a", b"b", b"c"], kind), "text": text}), tmp_path / "a.parquet")
+    metrics = ingest(tmp_path, tmp_path / "out", path="a.parquet")
+    assert metrics["funnel"]["s"] == {"in": 3, "out": 2, "dropped": {}, "set_aside": {"bad_utf8": 1}}
+    assert [(d.id, d.text) for d in documents(tmp_path / "out")] == [("a", "نص سليم"), ("c", LINES[0])]
+
+
 def test_a_parquet_file_without_the_text_column_names_the_field_and_the_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"data\.sources\.s\.text_field.*a\.parquet.*'text'(.|\n)*content"):

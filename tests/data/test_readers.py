@@ -203,6 +203,11 @@ def test_other_brackets_amid_speech_stay(tmp_path: Path, line: str) -> None:
     assert texts(given(tmp_path, "a.srt", f"1\n00:00:01,000 --> 00:00:03,000\n{line}\n")) == [line]
 
 
+def test_cues_without_a_blank_line_between_them_lose_their_numbers_and_times_too(tmp_path: Path) -> None:
+    cues = "1\n00:00:01,000 --> 00:00:02,000\nIn the year\n1984\n2\n00:00:03,000 --> 00:00:04,000\nthere were\n00:00:04,000 --> 00:00:05,000\nthree of them.\n"
+    assert given(tmp_path, "a.srt", cues) == [Raw(1, "In the year 1984 there were three of them.")]
+
+
 def test_a_cue_without_times_is_set_aside_with_its_line(tmp_path: Path) -> None:
     records = given(tmp_path, "a.srt", SRT.replace("00:00:03,200 -->", "00:00:xx ->"))
     assert aside(records) == [(5, "bad_cue", 1)]

@@ -11,6 +11,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from allam.data.archives import Content
 from allam.data.readers.records import Raw, Record, SetAside, excerpt
@@ -41,7 +42,7 @@ def read(content: Content, max_bytes: int) -> Iterator[Record]:
         yield whole
         return
     cues: list[_Cue] = []
-    for number, lines in _blocks(whole.text):
+    for number, lines in _cues_apart(_blocks(whole.text)):
         if _BLOCK.match(lines[0]):
             continue
         cue = _cue(lines)
@@ -65,6 +66,15 @@ def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
             lines = []
     if lines:
         yield number - len(lines) + 1, lines
+
+
+def _cues_apart(blocks: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """The blocks, each cut before further times in it, and before a number above those: cues between which the blank line is missing."""
+    for number, lines in blocks:
+        starts = [i - 1 if i > 1 and lines[i - 1].strip().isdecimal() else i for i, line in enumerate(lines) if i > 1 and _TIME.fullmatch(line)]
+        bounds = [0, *starts, len(lines)] if any(map(_TIME.fullmatch, lines[:2])) else [0, len(lines)]
+        for start, end in pairwise(bounds):
+            yield number + start, lines[start:end]
 
 
 def _cue(lines: list[str]) -> _Cue | None:
