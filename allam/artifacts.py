@@ -285,35 +285,6 @@ def adopt(source: Path, folder: Path, manifest: Manifest, job: Mapping[str, Any]
         return adopted
 
 
-def begin_from(checkpoint: Path, folder: Path) -> None:
-    """Copies a checkpoint of another training, with its logs as far as they went then, into the work folder of an artifact that isn't made yet, for its
-    training to go on from.
-
-    Raises `UserError` where it is none, or the artifact is done or has checkpoints of its own.
-    """
-    try:
-        logs: dict[str, int] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["logs"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{checkpoint} is no checkpoint ({type(error).__name__} at its state.json)",
-                        "give a folder such as runs/continue/KEY/checkpoints/step-00001000") from None
-    written = {Path(name).name: checkpoint.parents[1] / Path(name).name for name in logs}
-    if short := [path for name, path in written.items() if logs[name] and (not path.is_file() or path.stat().st_size < logs[name])]:
-        raise UserError(f"{short[0]}, which {checkpoint.name} goes with, is missing or shorter than it was", "leave the checkpoint where its training put it")
-    target = folder / WORK / CHECKPOINTS / checkpoint.name
-    with folder_lock(folder):
-        if read_manifest(folder) is not None:
-            raise UserError(f"{folder} is done already", "add --force to make it again from this checkpoint")
-        if target.parent.is_dir() and any(target.parent.iterdir()):
-            raise UserError(f"{target.parent} has checkpoints of this training already, from which it goes on",
-                            "leave --checkpoint away, or remove that folder to begin from the one given")
-        temporary = target.with_name(f".{target.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(checkpoint, temporary)
-        for name, path in written.items():
-            write_atomic(folder / WORK / name, path.read_bytes()[:logs[name]] if logs[name] else b"")
-        temporary.rename(target)
-
-
 # --- the store ------------------------------------------------------------------------------------------------------------------
 
 class Store:

@@ -18,7 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
-from allam.artifacts import MANIFEST, Manifest, adopt, begin_from, changed_outputs, read_manifest, stage_name, withdraw
+from allam.artifacts import MANIFEST, Manifest, adopt, changed_outputs, read_manifest, stage_name, withdraw
+from allam.begin import begin_from
 from allam.cluster import profile_names
 from allam.costs import beside_the_paper, training_costs
 from allam.errors import AllamError, ArtifactError, StageFailed, UserError
@@ -250,12 +251,13 @@ def _make(opened: Run, name: str, force: bool, checkpoint: Path | None = None) -
     if missing:
         raise UserError(f"{name} is made from {', '.join(dict.fromkeys(missing))}, which {'is' if len(set(missing)) == 1 else 'are'} not made yet",
                         f"`allam run RECIPE --to {name}` makes them, too")
-    if force and opened.store.folder(spec.kind, spec.key).is_dir():
-        withdraw(opened.store.folder(spec.kind, spec.key))
+    folder = opened.store.folder(spec.kind, spec.key)
     if checkpoint is not None:
         if not isinstance(spec.config, PretrainStageConfig):
             raise UserError(f"--checkpoint: {name} doesn't read a mix", "leave it away, or name the stage pretrain or continue")
-        begin_from(checkpoint.resolve(), opened.store.folder(spec.kind, spec.key))
+        begin_from(checkpoint.resolve(), folder, job(spec, inputs), again=force)
+    elif force and folder.is_dir():
+        withdraw(folder)
     lines.started(name)
     try:
         made = make(spec, inputs, opened.store, opened.profile, lambda state: lines.progressed(name, state))

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from allam.artifacts import Manifest, begin_from, commit, write_json
+from allam.artifacts import JOB, Manifest, commit, write_json
+from allam.begin import begin_from
 from allam.cluster import ClusterProfile
 from allam.documents import read_shard, shards
 from allam.engine.bits_per_byte import bits_per_byte
@@ -139,14 +140,16 @@ def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_ref
     monkeypatch.setenv("ALLAM_CLUSTER", ClusterProfile(threads=1, checkpoint_steps=6).model_dump_json())
     tokens, arabic = 12 * BATCH * LENGTH, {"components": {"ar": 1.0}, "domains": {"ar": {"web": 1.0}}}
 
-    def train(name: str, mixture: dict[str, Any], begin: Path | None = None) -> Path:
+    def train(name: str, mixture: dict[str, Any], begin: Path | None = None, again: bool = False, **changes: Any) -> Path:
         order, out = tmp_path / f"mix_{name}", tmp_path / name
-        (order / "work").mkdir(parents=True)
+        (order / "work").mkdir(parents=True, exist_ok=True)
         mix.run(MixStageConfig.model_validate(mixture | {"tokens": tokens, "sequence_length": LENGTH, "global_batch": BATCH}), {"pack": path.packs}, order)
-        config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(tokens, mixture))
-        (out / "work").mkdir(parents=True)
+        config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(tokens, mixture, **changes))
+        job = {"config": config.model_dump(mode="json"), "inputs": {"model": {"key": "extended"}, "mix": {"key": name}}}
+        (out / "work").mkdir(parents=True, exist_ok=True)
         if begin is not None:
-            begin_from(begin, out)
+            begin_from(begin, out, job, again=again)
+        write_json(out / JOB, job)
         pretrain.run(config, {"model": path.extended, "tokenizer": path.merged, "pack": path.packs, "mix": order, "held_out": path.packs}, out)
         return out
 
@@ -159,9 +162,16 @@ def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_ref
     with pytest.raises(StageFailed, match="has read other data than the mix names for its 6 steps"):
         train("too_early", BOTH | {"changes": [arabic | {"from_token": 3 * BATCH * LENGTH}]}, checkpoint)
     with pytest.raises(UserError, match="has checkpoints of this training already"):
-        begin_from(checkpoint, tmp_path / "too_early")
+        train("too_early", changed, checkpoint)
+    for mixture, more, told in ((changed, {"seed": 9}, "phase.seed"), (changed | {"seed": 9}, {}, "phase.mix.seed"),
+                                (changed, {"eval_every": 5}, "phase.eval_every")):
+        with pytest.raises(UserError, match=rf"differs in more than later changes of its mix: config\.{told}"):
+            train("whole", mixture, checkpoint, again=True, **more)
     with pytest.raises(UserError, match="is no checkpoint"):
-        begin_from(tmp_path, tmp_path / "none")
+        train("whole", changed, tmp_path, again=True)
+    with pytest.raises(UserError, match="is of this training itself"):
+        train("whole", changed, tmp_path / "whole" / "checkpoints" / "step-00000006", again=True)
+    assert (tmp_path / "whole" / "model" / "model.safetensors").is_file()  # what was refused removed nothing
 
 
 def test_evaluations_come_before_at_intervals_and_after(path: TrainingPath) -> None:
