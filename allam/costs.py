@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def _foreseen(plan: Plan, config: SftConfig | DpoConfig) -> Foreseen | None:
             return sft_tokens(_here(plan, curate.files), config, curate.max_conversations)
         accepted = accepted_prompts(_here(plan, review.files)) if review.undecided == "drop" else None
         return dpo_tokens(_here(plan, sample.files), config, sample, accepted)
-    except (OSError, EOFError, lzma.LZMAError):  # a file that can't be read: its own stage says so
+    except (OSError, EOFError, lzma.LZMAError, zlib.error):  # a file that can't be read: its own stage says so
         return None
 
 

@@ -159,6 +159,14 @@ def test_stages_whose_conversations_are_not_here_have_no_estimate(tmp_path: Path
     assert sorted(_costs(tmp_path)) == ["continue", "pretrain"]
 
 
+def test_a_damaged_file_of_conversations_leaves_its_stage_without_an_estimate(tmp_path: Path) -> None:
+    (tmp_path / "chat").mkdir()
+    whole = gzip.compress(b'{"id": "1"}')
+    for damaged in (whole[:10] + b"\xff" * 40, whole[:-9], b"plain"):
+        (tmp_path / "chat" / "sft.jsonl.gz").write_bytes(damaged)
+        assert "sft" not in _costs(tmp_path), damaged
+
+
 def test_alignment_that_does_not_fit_the_devices_is_refused_as_pretraining_is() -> None:
     plan = make_plan(load("allam_70b"))
     found = misfits(plan, ClusterProfile(ranks=8, zero_stage=2, device_memory_gb=80), [plan.specs["sft"], plan.specs["dpo"]])
