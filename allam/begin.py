@@ -23,8 +23,8 @@ def begin_from(checkpoint: Path, folder: Path, job: Mapping[str, Any], *, again:
     """Copies a checkpoint of another training, with its logs as far as they went then, into the work folder of the artifact that `job` (job.json) makes,
     for its training to go on from. With `again` what the artifact holds is removed, but not before the checkpoint is known to be of use.
 
-    Raises `UserError` where it is none or of a training that differs in more than later changes of its mix, or the artifact is done or has checkpoints of
-    its own.
+    Raises `UserError` where it is none, or of a training that differs in more than later changes of its mix, or not one that a spike could roll back to; or
+    where the artifact is done or has checkpoints of its own.
     """
     if folder.resolve() in checkpoint.resolve().parents:
         raise UserError(f"{checkpoint} is of this training itself", "leave --checkpoint away: a training goes on from its own checkpoints")
@@ -37,6 +37,10 @@ def begin_from(checkpoint: Path, folder: Path, job: Mapping[str, Any], *, again:
     if others := differences(_compared(recipe), _compared(job)):
         raise UserError(f"{checkpoint} is of a training that differs in more than later changes of its mix: {', '.join(others)}",
                         "leave --checkpoint away, or give one of a training that is the same but for mix.changes")
+    phase = job["config"]["phase"]
+    if phase["on_spike"] == "roll_back" and state["step"] % phase["roll_back_steps"]:
+        raise UserError(f"{checkpoint.name} is between two multiples of roll_back_steps ({phase['roll_back_steps']}), and a spike would roll back to the first",
+                        "give a checkpoint of such a multiple")
     written = {Path(name).name: checkpoint.parents[1] / Path(name).name for name in logs}
     if short := [path for name, path in written.items() if logs[name] and (not path.is_file() or path.stat().st_size < logs[name])]:
         raise UserError(f"{short[0]}, which {checkpoint.name} goes with, is missing or shorter than it was", "leave the checkpoint where its training put it")

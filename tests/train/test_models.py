@@ -139,6 +139,7 @@ def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_ref
         path: TrainingPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLAM_CLUSTER", ClusterProfile(threads=1, checkpoint_steps=6).model_dump_json())
     tokens, arabic = 12 * BATCH * LENGTH, {"components": {"ar": 1.0}, "domains": {"ar": {"web": 1.0}}}
+    rolling = {"on_spike": "roll_back", "roll_back_steps": 4}
 
     def train(name: str, mixture: dict[str, Any], begin: Path | None = None, again: bool = False, **changes: Any) -> Path:
         order, out = tmp_path / f"mix_{name}", tmp_path / name
@@ -169,6 +170,8 @@ def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_ref
             train("whole", mixture, checkpoint, again=True, **more)
     with pytest.raises(UserError, match="is no checkpoint"):
         train("whole", changed, tmp_path, again=True)
+    with pytest.raises(UserError, match=r"step-00000006 is between two multiples of roll_back_steps \(4\)"):
+        train("whole", changed, train("rolls back", BOTH, **rolling) / "checkpoints" / "step-00000006", again=True, **rolling)
     with pytest.raises(UserError, match="is of this training itself"):
         train("whole", changed, tmp_path / "whole" / "checkpoints" / "step-00000006", again=True)
     assert (tmp_path / "whole" / "model" / "model.safetensors").is_file()  # what was refused removed nothing
