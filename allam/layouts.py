@@ -1,8 +1,8 @@
 """Which parallel layouts a model and a cluster profile allow. One that can't be had is refused with the reason and the nearest one that can.
 
-Data parallelism and ZeRO take any model and any number of ranks. Tensor parallelism divides attention heads and the feed-forward layer, pipeline
-parallelism the blocks; both need to know the architecture (allam/engine/tensor_parallel.py and pipeline.py). Asked before anything is submitted
-(allam/fits.py) and again by the engine, which knows an imported model's shape.
+Data parallelism and ZeRO take any model that is trained at all (allam/architectures.py) and any number of ranks. Tensor parallelism divides attention
+heads and the feed-forward layer, pipeline parallelism the blocks; both need to know the architecture (allam/engine/tensor_parallel.py and pipeline.py).
+Asked before anything is submitted (allam/fits.py) and again by the engine, which knows an imported model's shape.
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ def run(recipe: RecipeName, to: To = None, force: Force = None, cluster: Cluster
 
 @app.command()
 def stage(name: StageName, recipe: RecipeOption, force: Annotated[bool, typer.Option("--force", help="Make it again though it is done.")] = False,
-          checkpoint: Annotated[Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="Go on from this checkpoint of a training that has read the "
-                                                          "same data up to there, such as one whose mix changes later on.")] = None,
+          checkpoint: Annotated[Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="Go on from this checkpoint of a training that differs in "
+                                                          "nothing but later changes of its mix.")] = None,
           overrides: Overrides = None, cluster: Cluster = None, store: StorePath = None) -> None:
     """Run one stage alone, without a server. What it is made from must be there."""
     opened = open_run(recipe, overrides or [], cluster, store)
