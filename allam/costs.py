@@ -52,7 +52,8 @@ def _foreseen(plan: Plan, config: SftConfig | DpoConfig) -> Foreseen | None:
     try:
         if isinstance(config, SftConfig):
             return sft_tokens(_here(plan, curate.files), config, curate.max_conversations)
-        accepted = accepted_prompts(_here(plan, review.files)) if review.undecided == "drop" else None
+        decisions = _here(plan, review.files) if review.undecided == "drop" else []
+        accepted = accepted_prompts(decisions) if decisions else None  # nobody has begun yet: as many as there are prompts
         return dpo_tokens(_here(plan, sample.files), config, sample, accepted)
     except (OSError, EOFError, lzma.LZMAError, zlib.error):  # a file that can't be read: its own stage says so
         return None

@@ -141,6 +141,7 @@ def test_preferences_are_estimated_with_the_references_forward_pass(tmp_path: Pa
 def test_where_the_decisions_are_known_only_accepted_prompts_count(tmp_path: Path) -> None:
     asked = [{"id": str(i), "language": "en", "messages": _turns("a question? "), "chosen": "answered"} for i in range(4)]
     whole = _costs(tmp_path, preferences=asked)["dpo"]
+    assert _costs(tmp_path, "align.review.undecided=drop")["dpo"] == whole  # nobody has decided anything yet
     (tmp_path / "chat" / "decisions.jsonl").write_text('{"id": "0", "decision": "accept"}\n{"id": "1", "decision": "reject"}\n', encoding="utf-8")
     assert _costs(tmp_path, "align.review.undecided=drop", preferences=asked)["dpo"].tokens == whole.tokens / 4
 
