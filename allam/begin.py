@@ -31,8 +31,10 @@ def begin_from(checkpoint: Path, folder: Path, job: Mapping[str, Any], *, again:
     try:
         state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         logs, recipe = dict[str, int](state["logs"]), state["recipe"]
+        if checkpoint.name != f"step-{state['step']:08d}":  # a damaged one that was put aside, or a copy, which training would pass over
+            raise ValueError
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{checkpoint} is no checkpoint ({type(error).__name__} at its state.json)",
+        raise UserError(f"{checkpoint} is no checkpoint, or has another's name ({type(error).__name__} at its state.json)",
                         "give a folder such as runs/continue/KEY/checkpoints/step-00001000") from None
     if others := differences(_compared(recipe), _compared(job)):
         raise UserError(f"{checkpoint} is of a training that differs in more than later changes of its mix: {', '.join(others)}",

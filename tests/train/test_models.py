@@ -168,13 +168,17 @@ def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_ref
                                 (changed, {"eval_every": 5}, "phase.eval_every")):
         with pytest.raises(UserError, match=rf"differs in more than later changes of its mix: config\.{told}"):
             train("whole", mixture, checkpoint, again=True, **more)
-    with pytest.raises(UserError, match="is no checkpoint"):
-        train("whole", changed, tmp_path, again=True)
+    aside = shutil.copytree(checkpoint, checkpoint.with_name(f"{checkpoint.name}.damaged"))
+    for none in (tmp_path, aside):
+        with pytest.raises(UserError, match="is no checkpoint"):
+            train("whole", changed, none, again=True)
     with pytest.raises(UserError, match=r"step-00000006 is between two multiples of roll_back_steps \(4\)"):
         train("whole", changed, train("rolls back", BOTH, **rolling) / "checkpoints" / "step-00000006", again=True, **rolling)
     with pytest.raises(UserError, match="is of this training itself"):
         train("whole", changed, tmp_path / "whole" / "checkpoints" / "step-00000006", again=True)
     assert (tmp_path / "whole" / "model" / "model.safetensors").is_file()  # what was refused removed nothing
+    again = train("whole", changed, checkpoint, again=True)
+    assert (again / "model" / "model.safetensors").read_bytes() == (going_on / "model" / "model.safetensors").read_bytes()
 
 
 def test_evaluations_come_before_at_intervals_and_after(path: TrainingPath) -> None:
