@@ -66,9 +66,14 @@ def _row_group(fields: Fields, path: Path, file: pq.ParquetFile, group: int, fir
 
 def _is_bomb(about: Any, columns: list[str]) -> bool:
     """Whether the columns of a row group unpack to more than any text does. (What a dictionary's values make of the rows is bounded by the rows at once.)"""
-    chunks = [chunk for chunk in map(about.column, range(about.num_columns)) if chunk.path_in_schema.split(".")[0] in columns]
+    chunks = _chunks(about, columns)
     packed, unpacked = sum(chunk.total_compressed_size for chunk in chunks), sum(chunk.total_uncompressed_size for chunk in chunks)
     return unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed
+
+
+def _chunks(about: Any, columns: list[str]) -> list[Any]:
+    """What a row group has of the columns, nested ones in several chunks."""
+    return [chunk for chunk in map(about.column, range(about.num_columns)) if not {chunk.path_in_schema, chunk.path_in_schema.split(".")[0]}.isdisjoint(columns)]
 
 
 def _rows_at_once(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -> int:
@@ -78,17 +83,24 @@ def _rows_at_once(path: Path, file: pq.ParquetFile, group: int, columns: list[st
 
 
 def _longest_shared(path: Path, about: Any, group: int, columns: list[str]) -> int:
-    """Bytes of the longest value in the dictionaries of the row group's columns; a column has one whole dictionary in its first batch."""
-    chunks = [about.column(i) for i in range(about.num_columns)]
-    shared = [chunk.path_in_schema for chunk in chunks
-              if chunk.path_in_schema in columns and chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page]
+    """Bytes of the longest value in the dictionaries of the row group's columns; a column has one whole dictionary in its first batch with a value."""
+    shared = [chunk.path_in_schema for chunk in _chunks(about, columns) if chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page]
     longest = 0
     for name in shared if about.num_rows > 1 else ():
         with pq.ParquetFile(path, read_dictionary=[name]) as file:
-            for column in next(file.iter_batches(batch_size=1, row_groups=[group], columns=[name])).columns:
-                values = column.dictionary if pa.types.is_dictionary(column.type) else column
+            batches = file.iter_batches(batch_size=1, row_groups=[group], columns=[name])
+            values = next((found for batch in batches if len(found := _innermost(batch.column(0)))), None)
+            if values is not None:
+                values = values.dictionary if pa.types.is_dictionary(values.type) else values
                 longest = max(longest, pc.max(pc.binary_length(values)).as_py() or 0)
     return longest
+
+
+def _innermost(column: pa.Array) -> pa.Array:
+    """The values of a nested column of which one leaf was read; those of empty lists are none."""
+    while pa.types.is_nested(column.type):
+        column = column.field(0) if pa.types.is_struct(column.type) else column.values
+    return column
 
 
 @dataclass(frozen=True)
