@@ -73,7 +73,8 @@ def _is_bomb(about: Any, columns: list[str]) -> bool:
 
 def _chunks(about: Any, columns: list[str]) -> list[Any]:
     """What a row group has of the columns, nested ones in several chunks."""
-    return [chunk for chunk in map(about.column, range(about.num_columns)) if not {chunk.path_in_schema, chunk.path_in_schema.split(".")[0]}.isdisjoint(columns)]
+    chunks = map(about.column, range(about.num_columns))
+    return [chunk for chunk in chunks if chunk.path_in_schema in columns or chunk.path_in_schema.split(".")[0] in columns]
 
 
 def _rows_at_once(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -> int:
