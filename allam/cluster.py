@@ -112,6 +112,8 @@ class ClusterProfile(BaseModel):
                                            "arithmetic, a fraction of the memory, the same result")
     fused_kernels: bool = Field(False, description="while training on a GPU: Liger's kernels for norms, rotary embeddings and SwiGLU (allam[gpu]); equal "
                                 "within rounding")
+    compile_blocks: bool = Field(False, description="while training: torch.compile of the model's blocks, which takes half a minute at the start and a C++ "
+                                 "compiler; equal within rounding. Not with zero_stage 3, parallel layouts, activation_checkpointing, or a phase's dropout")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed's ZeRO stage, over the ranks that hold the same part of the model")
     offload_optimizer: bool = Field(False, description="keep AdamW's state in the host's memory and step there: slower, and less memory of a GPU; needs "
                                     "zero_stage 1 to 3")
@@ -156,6 +158,15 @@ class ClusterProfile(BaseModel):
     def _offloads_what_zero_has(self) -> ClusterProfile:
         if self.offload_optimizer and not self.zero_stage:
             raise ValueError("offload_optimizer needs DeepSpeed's ZeRO; set zero_stage to 1, 2 or 3")
+        return self
+
+    @model_validator(mode="after")
+    def _compiles_whole_blocks(self) -> ClusterProfile:
+        against = {"zero_stage 3": self.zero_stage == 3, "tensor_parallel": self.tensor_parallel > 1, "pipeline_parallel": self.pipeline_parallel > 1,
+                   "activation_checkpointing": self.activation_checkpointing}
+        if self.compile_blocks and any(against.values()):
+            raise ValueError(f"compile_blocks doesn't go with {', '.join(name for name, is_set in against.items() if is_set)}, which work between the parts of "
+                             "a block; set compile_blocks to false")
         return self
 
     @model_validator(mode="after")

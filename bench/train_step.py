@@ -6,6 +6,7 @@ Both take the same steps from the same weights on the same batches: forward, bac
 only, cosine schedule, one thread. The peer is what one would write by hand, with nothing around it: logits of the whole batch,
 `cross_entropy`, `clip_grad_norm_`, `AdamW(fused=True)`. Ours goes through DeepSpeed, micro-batches (one here, as in the peer), checks for
 numbers that are not finite, deterministic algorithms and a line of metrics a step. Neither writes a checkpoint while it is timed.
+A second row has the Trainer with `compile_blocks` beside the Trainer without, from the second step on (the first compiles).
 The losses of all steps must agree to a relative 1e-4; the rounds go on with the training, so they compare whole courses. Speed is by processor time, which
 is the clock's where the thread has a core for itself.
 """
@@ -56,10 +57,11 @@ def loss(model: PreTrainedModel, items: list[Tensor]) -> tuple[Tensor, dict[str,
 class Ours:
     """The Trainer, a step at a time."""
 
-    def __init__(self, work: Path, total_steps: int) -> None:
+    def __init__(self, work: Path, total_steps: int, compiled: bool = False) -> None:
         work.mkdir()
         self.trainer = Trainer(new_model(CONFIG, seed=0), SETTINGS, precision="fp32", global_batch=SEQUENCES, total_steps=total_steps, work=work,
-                               profile=ClusterProfile(threads=THREADS, device="cpu", micro_batch=SEQUENCES, checkpoint_seconds=1e9))
+                               profile=ClusterProfile(threads=THREADS, device="cpu", micro_batch=SEQUENCES, checkpoint_seconds=1e9,
+                                                      compile_blocks=compiled))
         self.steps = self.trainer.steps()
         self.losses: list[float] = []
 
@@ -105,12 +107,13 @@ class Bare:
         return steps * SEQUENCES * LENGTH / (time.process_time() - start)
 
 
-def check_losses(ours: list[float], peer: list[float]) -> None:
-    """Leaves with an error where the two courses part."""
+def check_losses(ours: list[float], peer: list[float], name: str) -> None:
+    """Leaves with an error where the two courses part; `name` is the peer's."""
     for step, (a, b) in enumerate(zip(ours, peer, strict=True)):
         if abs(a - b) > TOLERANCE * abs(b):
-            raise SystemExit(f"step {step + 1}: our loss is {a}, the bare loop's {b}")
-    print(f"losses of {len(ours)} steps agree to {max(abs(a - b) / abs(b) for a, b in zip(ours, peer, strict=True)):.1e}: {peer[0]:.4f} to {peer[-1]:.4f}")
+            raise SystemExit(f"step {step + 1}: our loss is {a}, {name}'s {b}")
+    most = max(abs(a - b) / abs(b) for a, b in zip(ours, peer, strict=True))
+    print(f"losses of {len(ours)} steps agree with {name}'s to {most:.1e}: {peer[0]:.4f} to {peer[-1]:.4f}")
 
 
 def main() -> None:
@@ -122,10 +125,17 @@ def main() -> None:
         ours.take(WARM_UP)
         bare.take(WARM_UP)
         measured = in_turn(given.rounds, lambda: ours.take(steps), lambda: bare.take(steps))
-    check_losses(ours.losses, bare.losses)
+        check_losses(ours.losses, bare.losses, "the bare loop")
+        plain, compiled = Ours(Path(folder) / "plain", total), Ours(Path(folder) / "compiled", total, compiled=True)
+        plain.take(WARM_UP)
+        compiled.take(WARM_UP)
+        compared = in_turn(given.rounds, lambda: compiled.take(steps), lambda: plain.take(steps))
+        check_losses(compiled.losses, plain.losses, "the Trainer without compile_blocks")
     millions = sum(p.numel() for p in bare.model.parameters()) / 1e6
-    finish("train_step", [Row(f"training, {millions:.1f}M parameters, fp32, {SEQUENCES * LENGTH:,} tokens a step, processor time", "tokens/s", *measured,
-                              peer_name="bare PyTorch", better="higher", target=0.97)], ["torch", "deepspeed", "transformers"], given.quick)
+    what = f"training, {millions:.1f}M parameters, fp32, {SEQUENCES * LENGTH:,} tokens a step, processor time"
+    finish("train_step", [Row(what, "tokens/s", *measured, peer_name="bare PyTorch", better="higher", target=0.97),
+                          Row("the same with compile_blocks", "tokens/s", *compared, peer_name="without", better="higher")],
+           ["torch", "deepspeed", "transformers"], given.quick)
 
 
 if __name__ == "__main__":

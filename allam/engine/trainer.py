@@ -44,7 +44,7 @@ from allam.engine import checkpoint
 from allam.engine.device import Ranks, join
 from allam.engine.dropout import add_dropout, seed_masks
 from allam.engine.journal import Journal, short
-from allam.engine.kernels import use_fused_kernels
+from allam.engine.kernels import compile_blocks, use_fused_kernels
 from allam.engine.layout import lay_out, refuse
 from allam.engine.logits import check_own_loss, refuse_another_loss, silence_own_dropout
 from allam.engine.loss import make_loss_head, token_losses
@@ -115,6 +115,11 @@ class Trainer:
             add_dropout(model, dropout)
         if self.profile.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.profile.compile_blocks:
+            if dropout:
+                raise UserError("the cluster profile's compile_blocks don't go with dropout, whose masks they would draw otherwise",
+                                "set compile_blocks to false")
+            compile_blocks(model, self.ranks.device)
         layout = lay_out(model, self.ranks)
         self._new_rows_steps = new_rows_first.steps if new_rows_first else 0
         self._only_new_rows = OnlyNewRows(model, new_rows_first.first_row) if new_rows_first else None

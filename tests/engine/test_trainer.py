@@ -125,6 +125,37 @@ def test_fused_kernels_without_a_gpu_are_refused(tmp_path: Path) -> None:
         make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"fused_kernels": True, "device": "cpu"}))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (2, "bf16")])
+def test_compiled_blocks_learn_the_same_and_resume_bit_for_bit(tmp_path: Path, stage: int, precision: str) -> None:
+    plain = RARELY.model_copy(update={"zero_stage": stage, "micro_batch": 3})
+    compiled = plain.model_copy(update={"compile_blocks": True})
+    expected = train(make_trainer(tmp_path / "plain", STEPS, plain, precision))
+    whole = train(make_trainer(tmp_path / "whole", STEPS, compiled, precision))
+    assert whole["losses"] == pytest.approx(expected["losses"], rel=1e-5 if precision == "fp32" else 2e-2)
+    trainer = make_trainer(tmp_path / "cut", STEPS, compiled, precision)
+    for step in trainer.steps():
+        trainer.step(batch_of(step), loss, denominator=GLOBAL_BATCH * LENGTH)
+        if step == 1:
+            assert all(block._compiled_call_impl is not None for block in trainer._zero.module.model.layers)
+            trainer.save(2)
+            break
+    resumed = train(make_trainer(tmp_path / "cut", STEPS, compiled, precision))
+    assert (resumed["resumed"], resumed["weights"]) == (2, whole["weights"])
+
+
+def test_compiled_blocks_are_refused_where_they_would_learn_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for against in ({"zero_stage": 3}, {"ranks": 2, "tensor_parallel": 2}, {"ranks": 2, "pipeline_parallel": 2}, {"activation_checkpointing": True}):
+        with pytest.raises(ValueError, match="compile_blocks doesn't go with"):
+            ClusterProfile.model_validate({"compile_blocks": True} | against)
+    compiled = RARELY.model_copy(update={"compile_blocks": True})
+    with pytest.raises(UserError, match="don't go with dropout"):
+        make_trainer(tmp_path, STEPS, compiled, dropout=0.1)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="there is no no-such-compiler"):
+        make_trainer(tmp_path, STEPS, compiled)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3, 5])
 def test_the_micro_batch_changes_nothing_but_rounding(tmp_path: Path, undisturbed: dict[str, list[float]], micro_batch: int) -> None:
     done = train(make_trainer(tmp_path, STEPS, RARELY.model_copy(update={"micro_batch": micro_batch})))

@@ -38,10 +38,10 @@ def loss(model: Any, items: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str,
     return summed_loss(model, tokens[:, :-1], tokens[:, 1:])[0], {}
 
 
-def train(work: Path, steps: int, checkpoint_seconds: float, fused_kernels: bool = False) -> dict[str, Any]:
-    """Trains to the end, from the last checkpoint in `work` if there is one."""
+def train(work: Path, steps: int, checkpoint_seconds: float, **kernels: bool) -> dict[str, Any]:
+    """Trains to the end, from the last checkpoint in `work` if there is one; `kernels` are fields of the cluster profile."""
     work.mkdir(parents=True, exist_ok=True)
-    profile = ClusterProfile(threads=1, device="cuda", micro_batch=4, checkpoint_seconds=checkpoint_seconds, fused_kernels=fused_kernels)
+    profile = ClusterProfile(threads=1, device="cuda", micro_batch=4, checkpoint_seconds=checkpoint_seconds, **kernels)
     trainer = Trainer(new_model(CONFIG, seed=0), SETTINGS, precision="bf16", global_batch=GLOBAL_BATCH, total_steps=steps, work=work, profile=profile)
     losses = []
     for step in trainer.steps():

@@ -59,6 +59,11 @@ def test_fused_kernels_change_nothing_but_rounding(tmp_path: Path) -> None:
     assert fused["weights"] != plain["weights"]  # the kernels were at work
 
 
+def test_compiled_blocks_change_nothing_but_rounding(tmp_path: Path) -> None:
+    plain, compiled = (cuda_training.train(tmp_path / str(blocks), 20, RARELY, compile_blocks=blocks) for blocks in (False, True))
+    assert compiled["losses"] == pytest.approx(plain["losses"], rel=2e-2)  # bf16
+
+
 def test_killed_twice_and_resumed_a_run_on_cuda_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = _outcome(_launch(tmp_path / "whole", RARELY))
     work, killed_at = tmp_path / "killed", []
