@@ -195,6 +195,7 @@ class ClusterProfile(BaseModel):
         return self.launcher == "slurm" and (ranks or self.slurm.stages == "all")
 
 
+COMPILED_DROPOUT = ("the cluster profile's compile_blocks don't go with dropout, whose masks they would draw otherwise", "set compile_blocks to false")
 PROFILES = Path(__file__).parent.parent / "infra" / "profiles"
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from allam.align.config import DpoConfig, SftConfig
-from allam.cluster import ClusterProfile
+from allam.cluster import COMPILED_DROPOUT, ClusterProfile
 from allam.costs import base_pieces, vocabularies
 from allam.imported import config_of_import, import_misfits, trained_shape
 from allam.layouts import Shape, batch_refusal, refusal
@@ -26,6 +26,8 @@ def misfits(plan: Plan, profile: ClusterProfile, specs: Iterable[StageSpec]) -> 
         if trained.global_batch % profile.replicas:
             problem, remedy = batch_refusal(trained.global_batch, profile.ranks, profile.replicas)
             found.append(f"{spec.name}: {problem} of the profile {profile.name!r}: {remedy}")
+        if profile.compile_blocks and isinstance(trained, PhaseConfig) and trained.dropout:
+            found.append(f"{spec.name}: {': '.join(COMPILED_DROPOUT)}")
         if shape is not None and (refused := refusal(shape, profile)):
             found.append(f"{spec.name}: {': '.join(refused)}")
         count = parameters_of_a_rank(trained_shape(plan), vocabularies(plan)[spec.inputs["tokenizer"]], profile.tensor_parallel,

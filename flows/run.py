@@ -89,7 +89,7 @@ def refuse_what_cannot_run(run: Run, specs: Sequence[StageSpec]) -> None:
     """Raises `UserError` before anything runs where a stage that must run lacks external files, or is more than the cluster profile can do."""
     to_run = [spec for spec in specs if run.store.manifest(spec.kind, spec.key) is None]
     if unfit := misfits(run.plan, run.profile, to_run):
-        raise UserError("\n".join(unfit), f"`allam plan {run.plan.recipe.name} --cluster PROFILE` says it beforehand, too")
+        raise UserError("\n".join(unfit), "`allam plan RECIPE --cluster PROFILE` says it beforehand, too")
     problems = [problem for spec in to_run for problem in spec.problems]
     if problems:
         raise UserError(f"the recipe {run.plan.recipe.name!r} names files that aren't there:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems)),

@@ -39,7 +39,7 @@ from transformers import PreTrainedModel
 
 from allam.architectures import dropout_refusal
 from allam.artifacts import CHECKPOINTS, JOB, write_json
-from allam.cluster import ClusterProfile, execution
+from allam.cluster import COMPILED_DROPOUT, ClusterProfile, execution
 from allam.engine import checkpoint
 from allam.engine.device import Ranks, join
 from allam.engine.dropout import add_dropout, seed_masks
@@ -117,8 +117,7 @@ class Trainer:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.profile.compile_blocks:
             if dropout:
-                raise UserError("the cluster profile's compile_blocks don't go with dropout, whose masks they would draw otherwise",
-                                "set compile_blocks to false")
+                raise UserError(*COMPILED_DROPOUT)
             compile_blocks(model, self.ranks.device)
         layout = lay_out(model, self.ranks)
         self._new_rows_steps = new_rows_first.steps if new_rows_first else 0

@@ -174,6 +174,12 @@ def test_alignment_that_does_not_fit_the_devices_is_refused_as_pretraining_is() 
     assert found[0].startswith("sft, dpo: weights, gradients and optimizer take")
 
 
+def test_compiled_blocks_are_refused_for_a_phase_with_dropout_and_for_no_other() -> None:
+    plan = make_plan(load("demo", ["train.continue.dropout=0.1"]))
+    found = misfits(plan, ClusterProfile(compile_blocks=True), plan.specs.values())
+    assert found == ["continue: the cluster profile's compile_blocks don't go with dropout, whose masks they would draw otherwise: set compile_blocks to false"]
+
+
 LLAMA = {"model_type": "llama", "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
          "max_position_embeddings": 512, "tie_word_embeddings": False}
 
