@@ -285,6 +285,11 @@ def adopt(source: Path, folder: Path, manifest: Manifest, job: Mapping[str, Any]
         return adopted
 
 
+def consumed(state: Mapping[str, Any]) -> dict[str, int]:
+    """The tokens of a checkpoint's ledger by component and domain, without those of which nothing was read."""
+    return {f"{component}.{domain}": tokens for component, domains in state.get("ledger", {}).items() for domain, tokens in domains.items() if tokens}
+
+
 # --- the store ------------------------------------------------------------------------------------------------------------------
 
 class Store:

@@ -1,7 +1,7 @@
 """A training that begins from another's checkpoint, since both have read the same up to there: `allam stage continue --checkpoint FOLDER` (paper §2.1).
 
 Only `mix.changes` may differ between them (and `max_epochs`, which is a limit): from another model, text, order or schedule the result would not be what
-its key says. That the mixes are the same up to the checkpoint's step is checked when the training starts, by the tokens read of each domain.
+its key says. That the mixes are the same up to the checkpoint's step is told by the tokens read of each domain.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from allam.artifacts import CHECKPOINTS, WORK, folder_lock, read_manifest, withdraw, write_atomic
+import numpy as np
+
+from allam.artifacts import CHECKPOINTS, WORK, consumed, folder_lock, read_manifest, withdraw, write_atomic
 from allam.errors import UserError
 from allam.history import differences
+from allam.train.config import ORDER_DOMAIN, PLAN
 
 MAY_DIFFER = ("changes", "max_epochs")  # of a phase's mix
 
@@ -23,8 +26,8 @@ def begin_from(checkpoint: Path, folder: Path, job: Mapping[str, Any], *, again:
     """Copies a checkpoint of another training, with its logs as far as they went then, into the work folder of the artifact that `job` (job.json) makes,
     for its training to go on from. With `again` what the artifact holds is removed, but not before the checkpoint is known to be of use.
 
-    Raises `UserError` where it is none, or of a training that differs in more than later changes of its mix, or not one that a spike could roll back to; or
-    where the artifact is done or has checkpoints of its own.
+    Raises `UserError` where it is none, or of a training that differs in more than later changes of its mix, or has read other data, or not one that a
+    spike could roll back to; or where the artifact is done or has checkpoints of its own.
     """
     if folder.resolve() in checkpoint.resolve().parents:
         raise UserError(f"{checkpoint} is of this training itself", "leave --checkpoint away: a training goes on from its own checkpoints")
@@ -40,6 +43,10 @@ def begin_from(checkpoint: Path, folder: Path, job: Mapping[str, Any], *, again:
         raise UserError(f"{checkpoint} is of a training that differs in more than later changes of its mix: {', '.join(others)}",
                         "leave --checkpoint away, or give one of a training that is the same but for mix.changes")
     phase = job["config"]["phase"]
+    found, wanted = consumed(state), consumed({"ledger": _planned(Path(job["paths"]["mix"]), state["step"])})
+    if found != wanted:
+        raise UserError(f"{checkpoint} has read other data than the mix names for its {state['step']} steps: {found}, not {wanted}",
+                        "leave --checkpoint away, give an earlier one, or change the mix from a later position on")
     if phase["on_spike"] == "roll_back" and state["step"] % phase["roll_back_steps"]:
         raise UserError(f"{checkpoint.name} is between two multiples of roll_back_steps ({phase['roll_back_steps']}), and a spike would roll back to the first",
                         "give a checkpoint of such a multiple")
@@ -61,6 +68,16 @@ def begin_from(checkpoint: Path, folder: Path, job: Mapping[str, Any], *, again:
         for name, path in written.items():
             write_atomic(folder / WORK / name, path.read_bytes()[:logs[name]] if logs[name] else b"")
         temporary.rename(target)
+
+
+def _planned(mix: Path, steps: int) -> dict[str, dict[str, int]]:
+    """The ledger of a mix's first steps."""
+    plan = json.loads((mix / PLAN).read_text(encoding="utf-8"))
+    counts = np.bincount(np.load(mix / ORDER_DOMAIN, mmap_mode="r")[: steps * plan["global_batch"]], minlength=len(plan["domains"]))
+    found: dict[str, dict[str, int]] = {}
+    for (component, domain), count in zip(plan["domains"], counts.tolist(), strict=True):
+        found.setdefault(component, {})[domain] = count * plan["sequence_length"]
+    return found
 
 
 def _compared(job: Mapping[str, Any]) -> dict[str, Any]:

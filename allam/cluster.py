@@ -165,8 +165,8 @@ class ClusterProfile(BaseModel):
         against = {"zero_stage 3": self.zero_stage == 3, "tensor_parallel": self.tensor_parallel > 1, "pipeline_parallel": self.pipeline_parallel > 1,
                    "activation_checkpointing": self.activation_checkpointing}
         if self.compile_blocks and any(against.values()):
-            raise ValueError(f"compile_blocks doesn't go with {', '.join(name for name, is_set in against.items() if is_set)}, which work between the parts of "
-                             "a block; set compile_blocks to false")
+            raise ValueError(f"compile_blocks doesn't go with {', '.join(name for name, is_set in against.items() if is_set)}: nothing may come between the "
+                             "parts of a block; set compile_blocks to false")
         return self
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from allam.architectures import dropout_refusal
-from allam.artifacts import CHECKPOINTS, JOB, write_json
+from allam.artifacts import CHECKPOINTS, JOB, consumed, write_json
 from allam.cluster import COMPILED_DROPOUT, ClusterProfile, execution
 from allam.engine import checkpoint
 from allam.engine.device import Ranks, join
@@ -360,9 +360,9 @@ class Trainer:
             if found[name] != value:
                 raise StageFailed(f"the checkpoint {state['folder']} is of another training: its {name} is {found[name]}, not {value}",
                                   "remove the folder to start this stage anew")
-        if _read(state) != _read(self._about(state["step"])):
-            raise StageFailed(f"the checkpoint {state['folder']} has read other data than the mix names for its {state['step']} steps: {_read(state)}, not "
-                              f"{_read(self._about(state['step']))}", "remove the folder to start this stage anew, or change the mix from a later position on")
+        if consumed(state) != (planned := consumed(self._about(state["step"]))):
+            raise StageFailed(f"the checkpoint {state['folder']} has read other data than the mix names for its {state['step']} steps: {consumed(state)}, not "
+                              f"{planned}", f"remove the folder {state['folder']} to start this stage anew")
 
     def log(self, tokens: int, sequence_length: float, **more: Any) -> None:
         """Writes the last step's line of metrics.jsonl, marked where loss or gradient norm spiked, and that of telemetry.jsonl.
@@ -390,8 +390,3 @@ class Trainer:
 def _part(items: Sequence[T], i: int, n: int) -> Sequence[T]:
     """Part `i` of `n` contiguous parts whose sizes differ by one at most."""
     return items[len(items) * i // n : len(items) * (i + 1) // n]
-
-
-def _read(state: dict[str, Any]) -> dict[str, int]:
-    """The tokens of a state's ledger by component and domain, without those of which nothing was read."""
-    return {f"{component}.{domain}": tokens for component, domains in state.get("ledger", {}).items() for domain, tokens in domains.items() if tokens}

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from allam.items import BenchmarkConfig
 from allam.section import DomainName, FileRef, HeldOut, Name, Section, assumed, paper, planned
 
+ORDER_DOMAIN, PLAN = "order_domain.npy", "plan.json"  # of a mix
 ComponentName = Literal["en", "ar", "ar_translated"]
 
 

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from allam.artifacts import write_json
 from allam.errors import UserError
-from allam.train.config import ComponentName, DomainName, MixStageConfig, Shares
+from allam.train.config import ORDER_DOMAIN, PLAN, ComponentName, DomainName, MixStageConfig, Shares
 from allam.train.pack import PACK, PACKS
 
-ORDER_DOMAIN, ORDER_WINDOW, PLAN = "order_domain.npy", "order_window.npy", "plan.json"
+ORDER_WINDOW = "order_window.npy"
 
 
 @dataclass(frozen=True)

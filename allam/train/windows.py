@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allam.errors import UserError
-from allam.train.mix import ORDER_DOMAIN, ORDER_WINDOW, PLAN
+from allam.train.config import ORDER_DOMAIN, PLAN
+from allam.train.mix import ORDER_WINDOW
 from allam.train.pack import PACK, PACKS, TOKENS
 
 

@@ -146,7 +146,7 @@ def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_ref
         (order / "work").mkdir(parents=True, exist_ok=True)
         mix.run(MixStageConfig.model_validate(mixture | {"tokens": tokens, "sequence_length": LENGTH, "global_batch": BATCH}), {"pack": path.packs}, order)
         config = PretrainStageConfig(model=ModelConfig(**SHAPE, tied_embeddings=path.tied), phase=phase(tokens, mixture, **changes))
-        job = {"config": config.model_dump(mode="json"), "inputs": {"model": {"key": "extended"}, "mix": {"key": name}}}
+        job = {"config": config.model_dump(mode="json"), "inputs": {"model": {"key": "extended"}, "mix": {"key": name}}, "paths": {"mix": str(order)}}
         (out / "work").mkdir(parents=True, exist_ok=True)
         if begin is not None:
             begin_from(begin, out, job, again=again)
@@ -160,8 +160,13 @@ def test_a_training_goes_on_from_its_checkpoint_where_the_mix_changes_and_is_ref
     steps = [json.loads(line)["step"] for line in (going_on / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
     assert all((whole / name).read_bytes() == (going_on / name).read_bytes() for name in ("model/model.safetensors", "ledger.json", "metrics.jsonl"))
+    earlier = BOTH | {"changes": [arabic | {"from_token": 3 * BATCH * LENGTH}]}
+    with pytest.raises(UserError, match="has read other data than the mix names for its 6 steps"):
+        train("too_early", earlier, checkpoint)
+    assert not (tmp_path / "too_early" / "work" / "checkpoints").exists()
+    shutil.copytree(checkpoint, tmp_path / "too_early" / "work" / "checkpoints" / checkpoint.name)  # by hand
     with pytest.raises(StageFailed, match="has read other data than the mix names for its 6 steps"):
-        train("too_early", BOTH | {"changes": [arabic | {"from_token": 3 * BATCH * LENGTH}]}, checkpoint)
+        train("too_early", earlier)
     with pytest.raises(UserError, match="has checkpoints of this training already"):
         train("too_early", changed, checkpoint)
     for mixture, more, told in ((changed, {"seed": 9}, "phase.seed"), (changed | {"seed": 9}, {}, "phase.mix.seed"),
